@@ -1,0 +1,1 @@
+"""Data the field agrees on, with sources, and its typed loader."""

@@ -1,0 +1,1 @@
+"""pyinfra facts that fetch what the pure parsers read."""

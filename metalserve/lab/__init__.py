@@ -1,0 +1,1 @@
+"""The built-in fleet: real systemd, SSH, apt and Docker; only the GPU hardware is simulated."""

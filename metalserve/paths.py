@@ -1,0 +1,22 @@
+"""Where the project's own files lie: absolute, because pyinfra resolves relative paths against the working directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: the directory that holds `deploys/`, `roles/`, `files/` and `metalserve/`."""
+
+FILES = ROOT / "files"
+CATALOGUE = Path(__file__).resolve().parent / "catalogue"
+
+
+def lab_directory() -> Path:
+    """Return the directory that holds everything the lab makes (`METALSERVE_LAB_DIR`, or `.lab` in the checkout)."""
+    return Path(os.environ.get("METALSERVE_LAB_DIR") or ROOT / ".lab").absolute()
+
+
+def releases_directory() -> Path:
+    """Return the directory of the release files (`METALSERVE_RELEASES_DIR`, or `files/releases`)."""
+    return Path(os.environ.get("METALSERVE_RELEASES_DIR") or FILES / "releases").absolute()

@@ -1,0 +1,1 @@
+"""The launch plan: from hardware and model to the arguments of vLLM."""

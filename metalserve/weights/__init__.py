@@ -1,0 +1,1 @@
+"""Model weights: manifests and staging."""
