@@ -1,0 +1,75 @@
+# Functions for the scripts that mend a host. POSIX sh, run as root with `set -eu`.
+# The last line that begins with "@@ms:step" tells which change was being made when a script stopped.
+LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL DEBIAN_FRONTEND NEEDRESTART_MODE PATH
+umask 022
+
+ms_step() { printf '@@ms:step %s\n' "$1"; }
+ms_fail() { printf '%s\n' "$1" >&2; exit 1; }
+
+# ms_put PATH MODE OWNER GROUP: standard input becomes the file, whole or not at all.
+ms_put() {
+  ms_dir=$(dirname "$1")
+  mkdir -p "$ms_dir"
+  ms_new=$(mktemp "$ms_dir/.metalserve.XXXXXXXX")   # mktemp makes it 0600: no moment at which others can read it
+  if base64 -d >"$ms_new" && chown "$3:$4" "$ms_new" && chmod "$2" "$ms_new" && sync "$ms_new"; then
+    mv -fT "$ms_new" "$1" && sync "$ms_dir"
+  else
+    rm -f "$ms_new"; ms_fail "could not write $1 (disk full?): $(df -h "$ms_dir" | tail -n 1)"
+  fi
+}
+
+# ms_apt ARGS: apt-get that waits for another process' lock, up to MS_LOCK_TIMEOUT seconds in real time.
+ms_apt() {
+  ms_deadline=$(( $(date +%s) + ${MS_LOCK_TIMEOUT:-600} ))
+  ms_log=$(mktemp /run/metalserve-apt.XXXXXXXX)
+  while :; do
+    ms_rc=0
+    apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=5 -o APT::Install-Recommends=false \
+      -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" >"$ms_log" 2>&1 || ms_rc=$?
+    if [ "$ms_rc" -ne 0 ] && grep -qE 'Could not get lock|Unable to acquire the dpkg frontend lock|Unable to lock' "$ms_log"; then
+      ms_holder=$(grep -oE 'held by process [0-9]+( \([^)]*\))?' "$ms_log" | head -n 1)
+      if [ "$(date +%s)" -ge "$ms_deadline" ]; then
+        rm -f "$ms_log"
+        ms_fail "apt is locked: ${ms_holder:-held by another process} after ${MS_LOCK_TIMEOUT:-600} s -> wait for it or stop it, then run again"
+      fi
+      echo "waiting for the apt lock: ${ms_holder:-held by another process}"
+      sleep 3
+      continue
+    fi
+    break
+  done
+  grep -vE '^(Get:|Hit:|Selecting|Preparing|Unpacking|\(Reading)' "$ms_log" | tail -n 40 || :
+  rm -f "$ms_log"
+  return "$ms_rc"
+}
+
+# ms_version PACKAGE WANTED: print the full version in the repositories that is WANTED or begins with it.
+ms_version() {
+  ms_all=$(apt-cache madison "$1" 2>/dev/null | awk -F'|' '{gsub(/ /,"",$2); print $2}')
+  for ms_v in $ms_all; do
+    ms_bare=${ms_v#*:}
+    case "$ms_bare" in "$2"|"$2"-*|"$2"+*|"$2"~*) printf '%s\n' "$ms_v"; return 0 ;; esac
+    [ "$ms_v" = "$2" ] && { printf '%s\n' "$ms_v"; return 0; }
+  done
+  ms_fail "the host's repositories have no $1 $2; they have: $(printf '%s' "$ms_all" | tr '\n' ' ' | cut -c1-200) -> check the release and repositories.nvidia.url"
+}
+
+# ms_key PATH FINGERPRINT: standard input (ASCII armour or binary) becomes the keyring if it has that fingerprint.
+ms_key() {
+  mkdir -p "$(dirname "$1")"
+  ms_new=$(mktemp /run/metalserve-key.XXXXXXXX)
+  cat >"$ms_new"
+  ms_found=$(gpg --batch --show-keys --with-colons "$ms_new" 2>/dev/null | awk -F: '/^pub:/{p=1} /^fpr:/&&p{print toupper($10); p=0}' | tr '\n' ' ')
+  case " $ms_found" in
+    *" $2 "*) ;;
+    *) rm -f "$ms_new"; ms_fail "the key for $1 has fingerprint(s) '${ms_found:-none}', expected $2 -> check repositories.*.key; nothing was installed" ;;
+  esac
+  if ! grep -q 'BEGIN PGP PUBLIC KEY BLOCK' "$ms_new"; then
+    gpg --batch --enarmor <"$ms_new" 2>/dev/null | sed 's/PGP ARMORED FILE/PGP PUBLIC KEY BLOCK/; /^Comment:/d' >"$ms_new.asc" && mv "$ms_new.asc" "$ms_new"
+  fi
+  chmod 0644 "$ms_new"
+  base64 "$ms_new" | ms_put "$1" 0644 root root
+  rm -f "$ms_new"
+}
