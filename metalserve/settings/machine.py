@@ -1,0 +1,134 @@
+"""Settings of the machine: what was bought, base system, driver, CUDA, containers, storage."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from metalserve.settings.common import AbsolutePath, Positive, Section, Url, problem
+
+
+class ExpectSettings(Section):
+    """What was bought. The topology check fails a host that is less; None takes what the PCI ids imply."""
+
+    gpu: str | None = Field(None, description="GPU model, an id of the catalogue such as 'h100-sxm'")
+    count: int | None = Field(None, ge=0, description="number of GPUs")
+    links: Literal["nvswitch", "bridge", "direct", "pcie"] | None = Field(
+        None, description="how the GPUs are joined: NVSwitch, NVLink bridge, direct NVLink, or PCIe only"
+    )
+    nvlinks_per_gpu: int | None = Field(None, ge=0, description="active NVLinks of each GPU")
+    nvme_count: int | None = Field(None, ge=0, description="number of NVMe drives")
+
+
+class HostBaseSettings(Section):
+    """The base system."""
+
+    timezone: str = Field("Etc/UTC", description="time zone of the host, a name such as 'Europe/Rome'")
+    ntp: bool = Field(True, description="keep the clock by NTP")
+    packages: list[str] = Field(default_factory=list, description="packages installed besides those roles need")
+    sysctl: dict[str, str] = Field(default_factory=dict, description="kernel parameters, merged over the role's own")
+    nofile: int = Field(1048576, ge=1024, description="open files a process may have")
+    memlock: str = Field("unlimited", description="memory a process may lock: 'unlimited' or KiB")
+    distribution_mirror: Url | None = Field(
+        None, description="base URL of the distribution's packages; None keeps the host's own sources"
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", value):
+            raise problem("must be the name of a time zone such as 'Etc/UTC'")
+        return value
+
+    @field_validator("packages")
+    @classmethod
+    def _packages(cls, value: list[str]) -> list[str]:
+        if not all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name) for name in value):
+            raise problem("must be names of Debian packages (small letters, digits, + - .)")
+        return value
+
+    @field_validator("sysctl")
+    @classmethod
+    def _sysctl(cls, value: dict[str, str]) -> dict[str, str]:
+        if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", name) for name in value):
+            raise problem("must map names such as 'vm.swappiness' to values")
+        if any("\n" in text or not text for text in value.values()):
+            raise problem("values must be one line of text")
+        return value
+
+    @field_validator("memlock")
+    @classmethod
+    def _memlock(cls, value: str) -> str:
+        if value != "unlimited" and not re.fullmatch(r"[1-9][0-9]*", value):
+            raise problem("must be 'unlimited' or a number of KiB as text")
+        return value
+
+
+class DriverSettings(Section):
+    """The NVIDIA driver; its version comes from the release."""
+
+    modules: Literal["auto", "open", "proprietary"] = Field(
+        "auto", description="kernel modules: 'auto' takes what the GPUs need, open where both work"
+    )
+    reboot: Literal["auto", "never"] = Field(
+        "auto", description="'auto' reboots when the driver cannot be loaded otherwise; 'never' fails instead"
+    )
+    reboot_timeout_s: Positive = Field(
+        1800, description="seconds a reboot may take; GPU servers need many minutes of self-test"
+    )
+    persistence: bool = Field(True, description="run nvidia-persistenced, so that the driver stays loaded")
+
+
+class CudaSettings(Section):
+    """CUDA on the host itself; containers bring their own."""
+
+    toolkit: bool = Field(False, description="install the CUDA toolkit; serving from containers needs none")
+
+
+class ContainerSettings(Section):
+    """Docker and the NVIDIA container toolkit."""
+
+    gpu_access: Literal["auto", "cdi", "runtime"] = Field(
+        "auto",
+        description="how containers get GPUs: CDI devices or the nvidia runtime; 'auto' takes CDI where it works",
+    )
+    data_root: AbsolutePath = Field("/var/lib/docker", description="directory of images and containers")
+    log_max_size: str = Field("50m", description="size at which a container's log is rotated, k, m or g")
+    log_max_files: Positive = Field(5, description="logs kept of each container")
+
+    @field_validator("log_max_size")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9][0-9]*[kmg]", value):
+            raise problem("must be a number with k, m or g, such as '50m'")
+        return value
+
+
+class StorageSettings(Section):
+    """The file system that holds the models."""
+
+    mount: AbsolutePath = Field("/srv/models", description="where it is mounted")
+    device: str = Field(
+        "auto",
+        description="'auto': the one empty NVMe drive, or the one metalserve formatted; 'serial:XYZ': that drive; "
+        "'none': a directory of the existing file system",
+    )
+    filesystem: Literal["xfs", "ext4"] = Field("xfs", description="file system made on an empty drive")
+    min_free_gib: float = Field(0.0, ge=0, allow_inf_nan=False, description="GiB that must stay free after staging")
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if value not in ("auto", "none") and not re.fullmatch(r"serial:[A-Za-z0-9_.-]+", value):
+            raise problem("must be 'auto', 'none' or 'serial:...' (device names such as nvme0n1 change between boots)")
+        return value
+
+    @field_validator("mount")
+    @classmethod
+    def _mount(cls, value: str) -> str:
+        top = value.split("/")[1]
+        if value == "/" or top in ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr"):
+            raise problem("must not be a directory of the system; take one such as '/srv/models'")
+        return value
