@@ -1,0 +1,105 @@
+"""Loads the catalogue's YAML files into typed, frozen values; each file once per process."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from metalserve.catalogue.models import (
+    CatalogueError,
+    CudaDrivers,
+    GpuCatalogue,
+    XidCatalogue,
+)
+
+try:  # the C loader is ten times faster; PyYAML without libyaml lacks it
+    from yaml import CSafeLoader as _Loader
+except ImportError:  # pragma: no cover
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+
+_Catalogue = TypeVar("_Catalogue", GpuCatalogue, XidCatalogue, CudaDrivers)
+
+
+@cache
+def load_gpus() -> GpuCatalogue:
+    """Return the GPU catalogue.
+
+    Raises:
+        CatalogueError: the file is damaged or contradicts itself.
+    """
+    data = _read("gpus.yaml")
+    for row in data["gpus"]:
+        row["source"] = _spelled(row.pop("sources"), data["sources"])
+    catalogue = _validated(GpuCatalogue, data, "gpus.yaml")
+    _no_duplicates("gpus.yaml", "id", [g.id for g in catalogue.gpus])
+    _no_duplicates("gpus.yaml", "PCI id", [p for g in catalogue.gpus for p in g.pci_ids])
+    _no_duplicates("gpus.yaml", "name", [n for g in catalogue.gpus for n in g.names])
+    return catalogue
+
+
+@cache
+def load_xids() -> XidCatalogue:
+    """Return the Xid catalogue; Xids that NVIDIA marks unused are in it with severity `unused`.
+
+    Raises:
+        CatalogueError: the file is damaged or contradicts itself.
+    """
+    data = _read("xids.yaml")
+    sources: dict[str, str] = data["sources"]
+    actions: dict[str, str] = data.pop("actions")
+    rows = data["xids"]
+    rows += [
+        {"code": c, "name": "unused", "severity": "unused", "action": "contact-support", "source": "catalogue"}
+        for c in data.pop("unused")
+    ]
+    for row in rows:
+        row["source"] = _spelled([row["source"]], sources)
+        row["remedy"] = actions[row["action"]]
+    for row in data["recovery_actions"]:
+        row["source"] = _spelled([row["source"]], sources)
+    catalogue = _validated(XidCatalogue, data, "xids.yaml")
+    _no_duplicates("xids.yaml", "code", [str(x.code) for x in catalogue.xids])
+    return catalogue
+
+
+@cache
+def load_cuda_drivers() -> CudaDrivers:
+    """Return the rules between CUDA, driver branches and architectures.
+
+    Raises:
+        CatalogueError: the file is damaged or contradicts itself.
+    """
+    data = _read("cuda_drivers.yaml")
+    for key in ("families", "branches", "toolkits", "architectures"):
+        for row in data[key]:
+            row["source"] = _spelled([row["source"]], data["sources"])
+    return _validated(CudaDrivers, data, "cuda_drivers.yaml")
+
+
+def _read(name: str) -> dict[str, Any]:
+    text = resources.files("metalserve.catalogue").joinpath(name).read_text(encoding="utf-8")
+    data: dict[str, Any] = yaml.load(text, Loader=_Loader)
+    return data
+
+
+def _spelled(keys: list[str], sources: dict[str, str]) -> str:
+    return "; ".join(sources[k] for k in keys)
+
+
+def _validated(kind: type[_Catalogue], data: dict[str, Any], name: str) -> _Catalogue:
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CatalogueError(f"{where}: {first['msg']}", where=f"catalogue/{name}") from error
+
+
+def _no_duplicates(name: str, what: str, values: list[str]) -> None:
+    twice = sorted({v for v in values if values.count(v) > 1})
+    if twice:
+        raise CatalogueError(f"{what} named twice: {', '.join(twice)}", where=f"catalogue/{name}")
