@@ -1,0 +1,107 @@
+"""What pyinfra's command line lacks, put in before a host is contacted. Called from `config.py`.
+
+pyinfra runs `config.py` first of all; from there its own functions are wrapped: the whole inventory is validated
+between loading and connecting, a `--limit` that matches nothing is an error, and Ctrl-C does not look like success.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+
+from metalserve.errors import MetalserveError
+from metalserve.inventory import check_hosts
+from metalserve.pyinfra_seam.hostrun import _RUNS, RUN_REPORT
+
+_installed = False
+_UNCHECKED = {"exec", "fact", "debug-inventory", "server.shell"}
+
+
+def install() -> None:
+    """Wrap pyinfra's command line; safe to call twice, without effect outside of it."""
+    global _installed
+    module = sys.modules.get("pyinfra_cli.cli")
+    if _installed or module is None:
+        return
+    _installed = True
+    for name in ("connect_all", "_apply_inventory_limit"):
+        if not hasattr(module, name):
+            raise MetalserveError(
+                f"this pyinfra has no pyinfra_cli.cli.{name}", remedy="install the pyinfra of requirements.lock"
+            )
+    _wrap_connect(module)
+    _wrap_limit(module)
+    signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGTERM, _interrupted)
+    atexit.register(_summary)
+
+
+def _wrap_connect(module: Any) -> None:
+    original = module.connect_all
+
+    def connect_all(state: Any) -> None:
+        hosts = [state.inventory.get_host(h.name) for h in state.inventory.get_active_hosts()]
+        if not _UNCHECKED & set(sys.argv):
+            source = next((a for a in sys.argv[1:] if a.endswith(".py")), "inventory")
+            try:
+                check_hosts([(h.name, h.data.dict()) for h in hosts], source)
+            except MetalserveError as error:
+                _stop(error)
+        original(state)
+        for host in hosts:
+            if not host.connected:
+                RUN_REPORT.host(host.name).connected = False
+
+    module.connect_all = connect_all
+
+
+def _wrap_limit(module: Any) -> None:
+    original = module._apply_inventory_limit
+
+    def limited(inventory: Any, limit: Any) -> Any:
+        for pattern in limit or ():
+            matched = original(inventory, [pattern])
+            if not matched:
+                _stop(
+                    MetalserveError(
+                        f"--limit {pattern}: no such host or group",
+                        remedy=f"hosts: {', '.join(sorted(h.name for h in inventory))[:300]}",
+                    )
+                )
+        return original(inventory, limit)
+
+    module._apply_inventory_limit = limited
+
+
+def _stop(error: MetalserveError) -> None:
+    for line in error.args[0].splitlines() if "\n" in error.args[0] else [str(error)]:
+        click.echo(f"metalserve: {line}", err=True)
+    sys.exit(1)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    for runs in _RUNS.values():
+        for run in runs.values():
+            run.release_lock()
+    click.echo("\nmetalserve: interrupted; files are whole, run the same command again to go on", err=True)
+    sys.exit(128 + number)
+
+
+def _summary() -> None:
+    if not RUN_REPORT.hosts:
+        return
+    path = Path(os.environ.get("METALSERVE_REPORT") or "reports/last-run.json")
+    try:
+        RUN_REPORT.write(path)
+    except OSError as error:
+        click.echo(f"metalserve: {path}: the report could not be written: {error.strerror}", err=True)
+    if os.environ.get("METALSERVE_QUIET_SUMMARY") != "1":
+        RUN_REPORT.print(Console(stderr=True))

@@ -1,0 +1,146 @@
+"""What a run did, host by host: kept while it runs, printed and written when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Status = Literal["unchanged", "changed", "would change", "failed", "unreachable", "not reached"]
+
+
+@dataclass
+class Failure:
+    """Why a host stopped: the role and stage, what is wrong, the lines that show it, what to do."""
+
+    role: str
+    stage: str
+    what: str
+    evidence: str = ""
+    remedy: str = ""
+
+
+@dataclass
+class HostReport:
+    """One host in a run.
+
+    Attributes:
+        changes: (role, stage, what changed or would change).
+        unknown: what can only be known later ("serving: the plan, known after the driver is there").
+        proofs: name -> one line that a role proved ("completion" -> the text that the engine answered).
+        sessions: SSH sessions that metalserve opened on this host.
+    """
+
+    name: str
+    changes: list[tuple[str, str, str]] = field(default_factory=list)
+    planned: list[tuple[str, str, str]] = field(default_factory=list)
+    unknown: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    proofs: dict[str, str] = field(default_factory=dict)
+    failure: Failure | None = None
+    finished: bool = False
+    connected: bool = True
+    sessions: int = 0
+    simulated: bool = False
+
+    @property
+    def status(self) -> Status:
+        """The host's outcome in two words at most."""
+        if not self.connected:
+            return "unreachable"
+        if self.failure is not None:
+            return "failed"
+        if self.changes:
+            return "changed"
+        if self.planned or self.unknown:
+            return "would change"
+        return "unchanged"
+
+
+class RunReport:
+    """All hosts of one run of the controller."""
+
+    def __init__(self) -> None:
+        self.started = time.time()
+        self.hosts: dict[str, HostReport] = {}
+        self.executed = False
+
+    def host(self, name: str) -> HostReport:
+        """Return the report of host `name`, made when first asked for."""
+        return self.hosts.setdefault(name, HostReport(name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values (schema version 1)."""
+        return {
+            "schema": 1,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "seconds": round(time.time() - self.started, 1),
+            "executed": self.executed,
+            "hosts": {name: {**asdict(host), "status": host.status} for name, host in sorted(self.hosts.items())},
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all; readable by its owner only."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report.")
+        with os.fdopen(handle, "w") as stream:
+            json.dump(self.as_dict(), stream, indent=1)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+
+    def print(self, console: Console) -> None:
+        """Print the fleet's summary: a line a host, then each failure with its evidence and remedy."""
+        table = Table(title="Fleet", title_justify="left", expand=False)
+        table.add_column("Host", overflow="fold")
+        table.add_column("Result")
+        table.add_column("Changes", justify="right")
+        table.add_column("SSH", justify="right")
+        table.add_column("What it says", overflow="fold")
+        colours = {"unchanged": "green", "changed": "yellow", "would change": "yellow"}
+        for host in sorted(self.hosts.values(), key=lambda h: h.name):
+            count = len(host.changes) if self.executed else len(host.planned)
+            table.add_row(
+                Text(host.name),
+                Text(host.status, style=colours.get(host.status, "bold red")),
+                str(count),
+                str(host.sessions),
+                Text(_words(host)),
+            )
+        console.print(table)
+        for host in sorted(self.hosts.values(), key=lambda h: h.name):
+            for warning in host.warnings:
+                console.print(Text(f"{host.name}: warning: {warning}", style="yellow"))
+            if host.failure is not None:
+                _print_failure(console, host, host.failure)
+        if any(h.simulated for h in self.hosts.values()):
+            console.print(
+                Text("simulated: true (lab hosts: the GPU hardware and the engine are stand-ins)", style="dim")
+            )
+
+
+def _words(host: HostReport) -> str:
+    if host.failure is not None:
+        return f"{host.failure.role}: {host.failure.what}"
+    if not host.connected:
+        return "no connection: see the SSH error above"
+    lines = [f"{name}: {said}" for name, said in host.proofs.items()]
+    lines += [f"{role}: {what}" for role, what in host.unknown]
+    return "\n".join(lines)
+
+
+def _print_failure(console: Console, host: HostReport, failure: Failure) -> None:
+    console.print(Text(f"\n{host.name}: {failure.role} / {failure.stage} failed: {failure.what}", style="bold red"))
+    for line in failure.evidence.strip().splitlines()[-15:]:
+        console.print(Text(f"    {line}", style="dim"))
+    if failure.remedy:
+        console.print(Text(f"    do: {failure.remedy}"))

@@ -1,0 +1,230 @@
+"""How roles speak to pyinfra: `@role`, `stage`, `prove`, `begin`.
+
+Before execution a stage is decided from what was observed, so that `--dry` can tell it. During execution it is
+decided again from what the host is *then*, under the host's lock. A stage that changes nothing costs no session.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import gevent
+from pyinfra import logger
+from pyinfra.api import deploy, operation
+from pyinfra.api.command import FunctionCommand
+
+from metalserve.desired.diff import Change, difference
+from metalserve.desired.model import Desired, NotYetKnown, Reboot, Watch
+from metalserve.desired.node import Node
+from metalserve.errors import MetalserveError
+from metalserve.pyinfra_seam.hostrun import HostRun, current
+from metalserve.pyinfra_seam.reboot import reboot_and_wait
+from metalserve.releases import Release
+from metalserve.settings import HostSettings
+from metalserve.verify.finding import Finding
+
+WatchOf = Callable[[HostSettings, Release], Watch]
+Decide = Callable[[Node], Desired]
+Check = Callable[[Node], Sequence[Finding]]
+
+
+class ProofFailed(MetalserveError):
+    """A check found that the host is not as decided."""
+
+    def __init__(self, finding: Finding) -> None:
+        impact = f" ({finding.impact})" if finding.impact else ""
+        super().__init__(
+            f"{finding.subject}: {finding.check}: expected {finding.expected}, found {finding.observed}{impact}",
+            remedy=finding.remedy or None,
+        )
+        self.evidence = f"{finding.check} [{finding.status}] {finding.source or ''}".strip()
+
+
+def begin(*watches: WatchOf) -> None:
+    """Observe the host once for all the given roles; a deploy's first line."""
+    run = current()
+    if run.failed:
+        return
+    with run.in_role("observe"):
+        run.prepare(_joined(run, watches))
+
+
+def _joined(run: HostRun, watches: Sequence[WatchOf]) -> Watch:
+    node = run.known()
+    joined = Watch()
+    for watch in watches:
+        joined = joined | watch(node.settings, node.release)
+    return joined
+
+
+def role(title: str, watch: WatchOf) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Make a function of stages into a pyinfra deploy that fails only the host it fails on.
+
+    Args:
+        title: shown by pyinfra before each of its operations.
+        watch: what the role needs to see, known from settings alone.
+    """
+
+    def wrap(function: Callable[[], None]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def guarded() -> None:
+            run = current()
+            if run.failed:
+                return
+            with run.in_role(function.__name__):
+                run.prepare(_joined(run, (watch,)))
+                function()
+
+        decorated: Callable[[], None] = deploy(title)(guarded)
+        return decorated
+
+    return wrap
+
+
+def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
+    """One stage of a role: what it wants, and the operation that brings it about where it differs.
+
+    Args:
+        name: shown to people ("install", "configure", "activate").
+        decide: pure; may raise `NotYetKnown` for what this very run will bring, or any other
+            `MetalserveError` for what no run can mend (the host fails before it is touched).
+        live_only: skip it in an image, where nothing is started or loaded.
+    """
+    run = current()
+    if run.failed or run.node is None or (live_only and not run.node.observed.live):
+        return
+    try:
+        changes = difference(decide(run.node), run.node.observed)
+    except NotYetKnown as reason:
+        if not run.pending:
+            raise
+        run.report.unknown.append((run.role_name, reason.what))
+        _say(run, f"{run.role_name} / {name}: {reason.what}")
+    else:
+        if not changes and not run.pending:
+            return
+        for change in changes:
+            run.report.planned.append((run.role_name, name, change.summary))
+            _say(run, f"{run.role_name} / {name}: {change.summary}")
+        run.pending += changes
+    _stage(name=name, role_name=run.role_name, stage_name=name, decide=decide)
+
+
+def _say(run: HostRun, line: str) -> None:
+    run.host.log(line, logger.info)
+
+
+@operation(is_idempotent=True)
+def _stage(role_name: str, stage_name: str, decide: Decide) -> Iterator[FunctionCommand]:
+    run = current()
+    if not run.executing:
+        yield FunctionCommand(_succeed, (), {})  # only counted: the decision was made and shown already
+        return
+    run.run.executed = True
+    run.role_name = role_name
+    # An exception here would end the run for every host, so everything is caught and fails this host alone.
+    try:
+        changed = _execute(run, stage_name, decide)
+    except Exception as error:
+        run.fail(stage_name, error)
+        yield FunctionCommand(_refuse, (), {})
+        return
+    if changed:
+        yield FunctionCommand(_succeed, (), {})
+
+
+def _execute(run: HostRun, stage_name: str, decide: Decide) -> bool:
+    run.hold_lock()
+    node = run.now()
+    changes = difference(decide(node), node.observed)
+    if not changes:
+        return False
+    run.apply(stage_name, changes)
+    reboots = [c.resource for c in changes if isinstance(c.resource, Reboot)]
+    if reboots:
+        reboot_and_wait(run, reboots[0])
+    _converged(run, decide)
+    return True
+
+
+def _converged(run: HostRun, decide: Decide) -> None:
+    # Proof that the change took: what is still different afterwards was not mended, whatever the exit status said.
+    node = run.observe()
+    try:
+        left = difference(decide(node), node.observed)
+    except NotYetKnown:
+        return
+    if left:
+        raise MetalserveError(
+            f"still not as wanted after the change: {'; '.join(c.summary for c in left[:3])}",
+            remedy="something else on the host changes it back, or the change has no effect: look at the host",
+        )
+
+
+def prove(name: str, check: Check, *, within_s: float = 0.0) -> None:
+    """The last stage of a role: check the host and fail it loudly if it is not as decided.
+
+    Args:
+        name: shown to people.
+        check: pure; any finding of status "fail" or "unknown" fails the host, "warn" is reported.
+        within_s: how long the host may take to become right, in seconds; observed again every few seconds.
+    """
+    run = current()
+    if run.failed or run.node is None or not run.node.observed.live:
+        return
+    if not run.pending:
+        _judge(run, check(run.node))
+        return
+    _prove(name=f"prove {name}", role_name=run.role_name, proof_name=name, check=check, within_s=within_s)
+
+
+@operation(is_idempotent=True)
+def _prove(role_name: str, proof_name: str, check: Check, within_s: float) -> Iterator[FunctionCommand]:
+    run = current()
+    if not run.executing:
+        return
+    run.role_name = role_name
+    try:
+        deadline = time.monotonic() + within_s
+        node = run.now()
+        while True:
+            try:
+                _judge(run, check(node))
+                return
+            except ProofFailed:
+                if time.monotonic() >= deadline:
+                    raise
+            gevent.sleep(2)
+            node = run.observe()
+    except Exception as error:
+        run.fail(f"prove {proof_name}", error)
+    yield FunctionCommand(_refuse, (), {})
+
+
+def _judge(run: HostRun, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.status in ("fail", "unknown"):
+            raise ProofFailed(finding)
+    for finding in findings:
+        if finding.status == "warn":
+            words = f"{finding.subject}: {finding.check}: expected {finding.expected}, found {finding.observed}"
+            if words not in run.report.warnings:
+                run.report.warnings.append(words)
+
+
+def record(name: str, words: str) -> None:
+    """Put one proved line into the host's report (such as the text that the engine answered)."""
+    current().report.proofs[name] = words
+
+
+def _succeed(state: object, host: object) -> bool:
+    return True
+
+
+def _refuse(state: object, host: object) -> bool:
+    return False
+
+
+__all__ = ["Change", "begin", "prove", "record", "role", "stage"]

@@ -1,0 +1,1 @@
+"""How a host becomes right: one package a concern, all of one shape (see CONTRIBUTING.md)."""
