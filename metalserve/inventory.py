@@ -1,0 +1,104 @@
+"""Checks a whole inventory before any host is contacted: every problem of every host in one error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from metalserve.catalogue.loader import load_cuda_drivers
+from metalserve.errors import MetalserveError
+from metalserve.releases import check_release, load_release, no_such_release, release_names
+from metalserve.settings import HostSettings, SettingsError
+from metalserve.weights.manifest import ManifestError, load_manifest
+
+
+def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> dict[str, HostSettings]:
+    """Validate the data of all hosts.
+
+    Besides each host's own settings this checks that its release exists and is consistent, that its model's manifest
+    exists and is of the same repository and revision, and that no two hosts are the same machine.
+
+    Args:
+        hosts: (name, data as pyinfra merged it) of each host.
+        source: the inventory file, for messages.
+
+    Returns:
+        The settings of each host by name.
+
+    Raises:
+        SettingsError: with every problem of every host, one a line, `source: host: key: what`.
+    """
+    pairs = list(hosts)
+    settings: dict[str, HostSettings] = {}
+    problems: list[str] = []
+    known: dict[str, list[str]] = {}
+    for name, data in pairs:
+        try:
+            host = HostSettings.from_data(data, host=name, source=source)
+        except SettingsError as error:
+            problems += error.problems
+            # What can be read is checked still, so that one run of the check shows everything.
+            release = data.get("release")
+            if isinstance(release, str) and release:
+                problems += [f"{source}: {name}: release: {what}" for what in _release(release, known)]
+            continue
+        settings[name] = host
+        problems += [f"{source}: {name}: release: {what}" for what in _release(host.release, known)]
+        problems += [f"{source}: {name}: {what}" for what in _manifest(host)]
+    problems += [f"{source}: {what}" for what in _same_machine(pairs)]
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _release(name: str, known: dict[str, list[str]]) -> list[str]:
+    """Return what is wrong with a release; `known` remembers the answer, as hundreds of hosts share one."""
+    if name not in known:
+        if name not in release_names():
+            known[name] = [f"{no_such_release(name)} -> `metalserve release list` shows all"]
+        else:
+            try:
+                known[name] = check_release(load_release(name), load_cuda_drivers())
+            except MetalserveError as error:
+                known[name] = [str(error)]
+    return known[name]
+
+
+def _manifest(settings: HostSettings) -> list[str]:
+    model = settings.model
+    if model is None:
+        return []
+    try:
+        manifest = load_manifest(model.manifest)
+    except ManifestError as error:
+        return [f"model.manifest: {error}"]
+    found = []
+    if manifest.repository != model.name:
+        found.append(f"model.manifest: {model.manifest} is of {manifest.repository}, but model.name is {model.name}")
+    if manifest.revision != model.revision:
+        found.append(
+            f"model.manifest: {model.manifest} is of revision {manifest.revision}, "
+            f"but model.revision is {model.revision}"
+        )
+    return found
+
+
+def _same_machine(hosts: list[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return every address and port that two hosts share, and every name that is given twice."""
+    found: list[str] = []
+    seen: dict[tuple[str, int], str] = {}
+    names: set[str] = set()
+    for name, data in hosts:
+        if name in names:
+            found.append(f"{name}: is in the inventory twice")
+            continue
+        names.add(name)
+        if name.startswith("@"):  # a connector's host has no address of its own
+            continue
+        port = data.get("ssh_port")
+        address = (str(data.get("ssh_hostname") or name).lower(), port if isinstance(port, int) else 22)
+        if address in seen:
+            found.append(f"{name}: ssh_hostname: is {address[0]}, the address of {seen[address]} too")
+        else:
+            seen[address] = name
+    return found
