@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from metalserve.catalogue.loader import load_cuda_drivers
+from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.errors import MetalserveError
 from metalserve.releases import check_release, load_release, no_such_release, release_names
 from metalserve.settings import HostSettings, SettingsError
-from metalserve.weights.manifest import ManifestError, load_manifest
+from metalserve.weights.manifest import Manifest, ManifestError, load_manifest
 
 
 def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> dict[str, HostSettings]:
@@ -32,6 +32,7 @@ def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> 
     settings: dict[str, HostSettings] = {}
     problems: list[str] = []
     known: dict[str, list[str]] = {}
+    manifests: dict[str, Manifest | ManifestError] = {}
     for name, data in pairs:
         try:
             host = HostSettings.from_data(data, host=name, source=source)
@@ -44,7 +45,7 @@ def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> 
             continue
         settings[name] = host
         problems += [f"{source}: {name}: release: {what}" for what in _release(host.release, known)]
-        problems += [f"{source}: {name}: {what}" for what in _manifest(host)]
+        problems += [f"{source}: {name}: {what}" for what in [*_branch(host), *_manifest(host, manifests)]]
     problems += [f"{source}: {what}" for what in _same_machine(pairs)]
     if problems:
         raise SettingsError(problems)
@@ -64,14 +65,39 @@ def _release(name: str, known: dict[str, list[str]]) -> list[str]:
     return known[name]
 
 
-def _manifest(settings: HostSettings) -> list[str]:
+def _branch(settings: HostSettings) -> list[str]:
+    """Return what is wrong when the release's driver branch does not know the GPUs that were bought."""
+    if settings.expect.gpu is None or settings.release not in release_names():
+        return []
+    try:
+        architecture = load_cuda_drivers().architecture(load_gpus().by_id(settings.expect.gpu).architecture)
+        branch = load_release(settings.release).driver.branch
+    except MetalserveError:  # said of the release or the GPU already
+        return []
+    if architecture is None:
+        return []
+    if architecture.min_branch is not None and branch < architecture.min_branch:
+        needs = f"{settings.expect.gpu} needs {architecture.min_branch} or newer"
+        return [f"release: its driver branch {branch} is too old: {needs}"]
+    if architecture.last_branch is not None and branch > architecture.last_branch:
+        last = f"{architecture.last_branch} is the last that does"
+        return [f"release: its driver branch {branch} no longer drives {settings.expect.gpu}; {last}"]
+    return []
+
+
+def _manifest(settings: HostSettings, manifests: dict[str, Manifest | ManifestError]) -> list[str]:
+    """Return what is wrong with a host's manifest; `manifests` remembers what was read."""
     model = settings.model
     if model is None:
         return []
-    try:
-        manifest = load_manifest(model.manifest)
-    except ManifestError as error:
-        return [f"model.manifest: {error}"]
+    if model.manifest not in manifests:
+        try:
+            manifests[model.manifest] = load_manifest(model.manifest)
+        except ManifestError as error:
+            manifests[model.manifest] = error
+    manifest = manifests[model.manifest]
+    if isinstance(manifest, ManifestError):
+        return [f"model.manifest: {manifest}"]
     found = []
     if manifest.repository != model.name:
         found.append(f"model.manifest: {model.manifest} is of {manifest.repository}, but model.name is {model.name}")

@@ -30,7 +30,7 @@ class SecretError(MetalserveError):
 class Secret:
     """A secret value. `reveal()` gives it; printing, formatting, comparing, pickling and copying into JSON do not."""
 
-    __slots__ = ("_Secret__value",)
+    __slots__ = ("__value",)
 
     def __init__(self, value: str) -> None:
         """Take the value."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from metalserve.settings.gpus import gpu_contradictions
+
 if TYPE_CHECKING:
     from metalserve.settings.host import HostSettings
 
@@ -30,7 +32,7 @@ OWNED_FLAGS = {
 
 def contradictions(settings: HostSettings) -> list[Problem]:
     """Return every contradiction between the settings of a host, as (key, what)."""
-    return [*_expectations(settings), *_layout(settings), *_engine(settings)]
+    return [*_expectations(settings), *gpu_contradictions(settings), *_layout(settings), *_engine(settings)]
 
 
 def _expectations(settings: HostSettings) -> list[Problem]:
