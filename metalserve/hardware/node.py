@@ -106,6 +106,7 @@ class NvlinkStatus:
         uuid: `GPU-...`, when printed.
         supported: False when the GPU says that it has no NVLink.
         link_gb_per_s: link number -> GB/s in one direction as printed; `None` for an inactive link.
+        note: what nvidia-smi said instead of links ("all links are inActive", MIG ...); empty when it listed them.
     """
 
     index: int
@@ -113,6 +114,7 @@ class NvlinkStatus:
     uuid: str | None = None
     supported: bool = True
     link_gb_per_s: Mapping[int, float | None] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def active(self) -> int:

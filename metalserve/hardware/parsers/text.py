@@ -1,0 +1,90 @@
+"""What all parsers share: their error, and how addresses, numbers and terminal codes are read."""
+
+from __future__ import annotations
+
+import re
+
+from metalserve.errors import MetalserveError
+
+_ANSI = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]|\[(?:4|0|1)m")  # the ESC is often lost when pasted
+_ADDRESS = re.compile(
+    r"(?<![0-9a-f:])(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?(?![0-9a-f:])", re.IGNORECASE
+)
+_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
+_NOTHING = {"", "n/a", "[n/a]", "not supported", "[not supported]", "not available", "unknown error", "[unknown error]"}
+_GENERATION_BY_GT_S = {"2.5": 1, "5": 2, "5.0": 2, "8": 3, "8.0": 3, "16": 4, "16.0": 4, "32": 5, "32.0": 5, "64": 6}
+"""PCI Express base specifications 1 to 6: transfer rate per lane, GT/s."""
+
+
+class ParseError(MetalserveError):
+    """Text that is not what the parser reads, or is damaged."""
+
+
+def clean(text: str) -> str:
+    """Remove terminal codes, carriage returns and NULs."""
+    return _ANSI.sub("", text).replace("\r", "").replace("\x00", "")
+
+
+def first_line(text: str, limit: int = 160) -> str:
+    """Return the first line that is not blank, cut to `limit` characters: evidence for messages."""
+    for line in text.splitlines():
+        if line.strip():
+            line = line.strip()
+            return line if len(line) <= limit else line[:limit] + "..."
+    return ""
+
+
+def pci_address(text: str) -> str | None:
+    """Return the first PCI address in `text` as `0000:19:00.0`, or None.
+
+    nvidia-smi writes eight digits of domain, kernel logs leave out the function, lspci the domain.
+    """
+    found = _ADDRESS.search(text)
+    if not found:
+        return None
+    domain, bus, device, function = found.groups()
+    return f"{int(domain or '0', 16):04x}:{bus.lower()}:{device.lower()}.{function or '0'}"
+
+
+def absent(value: str | None) -> bool:
+    """Tell whether a cell says that there is no value (`N/A`, `[Not Supported]`, deprecated ...)."""
+    if value is None:
+        return True
+    low = value.strip().lower()
+    return low in _NOTHING or "deprecated" in low or "not found" in low or low.startswith(("err!", "[err"))
+
+
+def number(value: str | None) -> float | None:
+    """Return the number that a cell such as `81559 MiB` or `700.00 W` begins with, or None."""
+    if value is None or absent(value):
+        return None
+    found = _NUMBER.match(value.strip())
+    return float(found.group()) if found else None
+
+
+def integer(value: str | None) -> int | None:
+    """Return the whole number that a cell such as `16x` begins with, or None."""
+    found = number(value)
+    return int(found) if found is not None else None
+
+
+def flag(value: str | None) -> bool | None:
+    """Return True for Yes/Enabled/Active/On, False for their opposites, else None."""
+    low = (value or "").strip().lower()
+    if low in ("yes", "enabled", "active", "on", "true"):
+        return True
+    if low in ("no", "disabled", "not active", "off", "false"):
+        return False
+    return None
+
+
+def word(value: str | None) -> str | None:
+    """Return the stripped text, or None when the cell is empty."""
+    value = (value or "").strip()
+    return value or None
+
+
+def pcie_generation(gt_per_s: str) -> int | None:
+    """Return the PCIe generation for a rate such as `16GT/s`, `16.0 GT/s PCIe` or `16`, or None."""
+    found = _NUMBER.match(gt_per_s.strip())
+    return _GENERATION_BY_GT_S.get(found.group()) if found else None
