@@ -1,0 +1,256 @@
+"""The lab as a whole: up, down, and host by host; each may be repeated, and a crash before is cleaned up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from metalserve.errors import MetalserveError
+from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
+from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, load_fleet, running_fleet
+from metalserve.lab.layout import Layout
+from metalserve.lab.mirrors import machine_mirrors
+from metalserve.lab.repository import SigningKey, signing_key
+from metalserve.lab.system import (
+    check_machine,
+    exclusive,
+    load_modules,
+    read_json,
+    run,
+    unmount_below,
+    write_json,
+    write_text,
+)
+
+Step = Callable[[str], AbstractContextManager[object]]
+"""Shows that a piece of work runs: called with its title, entered while it runs."""
+
+BOOT_TIMEOUT_S = 120.0
+
+
+def silent(title: str) -> AbstractContextManager[object]:
+    """Show nothing."""
+    return nullcontext()
+
+
+def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> RunningFleet:
+    """Bring the lab up: what is missing is made, what runs is left alone.
+
+    Raises:
+        MetalserveError: the machine lacks something, another fleet is up, or a host does not boot.
+    """
+    check_machine()
+    fleet = load_fleet(fleet_name)
+    with exclusive(layout.root, "up"):
+        running = _hosts(layout, fleet)
+        _claim(layout, fleet_name, running)
+        load_modules()
+        key = _keys(layout, running)
+        _build(layout, fleet, key, step)
+        with step("network and file service"):
+            network.up(layout)
+            service.start(layout)
+        with step("NVIDIA's repository (simulated)"):
+            nvidia = parts.nvidia_repository(layout, key)
+        with step("engine image and model (simulated)"):
+            engine = parts.engine(layout)
+        value = RunningFleet(
+            lab_id=layout.lab_id,
+            release=fleet.release,
+            service_url=layout.service_url,
+            key_fingerprint=key.fingerprint,
+            has_nvidia_repository=nvidia,
+            image=engine.image,
+            image_sha256=engine.image_sha256,
+            model=engine.model,
+            hosts=running,
+        )
+        with step(f"{len(running)} hosts"):
+            for host in running:
+                hosts.create(layout, host, running)
+                hosts.start(layout, host)
+            wait_until_up(layout, running)
+        write_json(layout.fleet_file, value.model_dump())
+        return value
+
+
+def _hosts(layout: Layout, fleet: Fleet) -> list[RunningHost]:
+    return [
+        RunningHost(
+            name=name,
+            index=index,
+            address=layout.host_address(index),
+            profile=host.profile,
+            suite=host.suite,
+            expect=host.expect,
+        )
+        for index, (name, host) in enumerate(fleet.hosts.items())
+    ]
+
+
+def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
+    """Make sure that names and addresses are ours, and clear what a crashed lab has left."""
+    owner = read_json(_owner_file(layout))
+    if owner and owner["root"] != str(layout.root) and (Path(owner["root"]) / "fleet.json").exists():
+        raise MetalserveError(
+            f"another lab with number {layout.lab_id} is up in {owner['root']}",
+            where=str(layout.root),
+            remedy="take it down, or give this one another number: METALSERVE_LAB_ID=78",
+        )
+    busy = network.addresses_in_use(layout)
+    if busy is not None:
+        raise MetalserveError(
+            f"this machine already uses {layout.network}.0/24 (device {busy})",
+            where="lab network",
+            remedy="give the lab another number: METALSERVE_LAB_ID=78",
+        )
+    if layout.fleet_file.exists():
+        before = running_fleet(layout).hosts
+        if [(each.name, each.suite, each.profile) for each in before] != [
+            (each.name, each.suite, each.profile) for each in wanted
+        ]:
+            raise MetalserveError(
+                f"another fleet is up ({', '.join(each.name for each in before)})",
+                where=str(layout.root),
+                remedy=f"metalserve lab down --keep-cache, then up --fleet {fleet_name}",
+            )
+    else:
+        _remove_hosts(layout)
+        service.stop(layout)
+        network.down(layout)
+    layout.root.mkdir(parents=True, exist_ok=True)
+    layout.root.chmod(0o755)
+    write_json(_owner_file(layout), {"root": str(layout.root)})
+
+
+def _owner_file(layout: Layout) -> Path:
+    return Path(f"/run/metalserve-{layout.namespace}.json")
+
+
+def _keys(layout: Layout, wanted: list[RunningHost]) -> SigningKey:
+    layout.keys.mkdir(parents=True, exist_ok=True)
+    if not layout.ssh_key.exists():
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "metalserve lab controller", "-f", layout.ssh_key])
+    if os.environ.get("SUDO_UID", "").isdigit():
+        # who called sudo runs pyinfra as themselves, and the key must be theirs for ssh to take it
+        os.chown(layout.ssh_key, int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", "-1")))
+    lines = [line for host in wanted for line in hosts.known_hosts_lines(layout, host)]
+    write_text(layout.known_hosts, "\n".join(lines) + "\n")
+    key = signing_key(layout.keys)
+    key.publish(layout.www / "keys" / "lab.asc")
+    return key
+
+
+def _build(layout: Layout, fleet: Fleet, key: SigningKey, step: Step) -> None:
+    """Make root file systems and the packages they are served; suites side by side."""
+
+    def one(suite: str) -> None:
+        mirrors = None
+        if not rootfs.base_path(layout, suite).is_dir():
+            mirrors = machine_mirrors()
+            with step(f"root file system of {suite} (once, about a minute)"):
+                rootfs.build_base(layout, suite, mirrors)
+        base = rootfs.base_path(layout, suite)
+        if not distribution.path(layout, suite, base).is_dir():
+            with step(f"packages of {suite} (once)"):
+                distribution.fetch(layout, suite, base, mirrors or machine_mirrors())
+        with step(f"package repository of {suite}"):
+            distribution.publish(layout, suite, distribution.path(layout, suite, base), key)
+            rootfs.build_layer(layout, suite)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for done in [pool.submit(one, suite) for suite in fleet.suites]:
+            done.result()
+
+
+def wait_until_up(layout: Layout, wanted: Iterable[RunningHost], timeout_s: float = BOOT_TIMEOUT_S) -> None:
+    """Wait until every host has booted: SSH greets and systemd has started everything.
+
+    Raises:
+        MetalserveError: a host failed or was not up in time; names its console log.
+    """
+    deadline = time.monotonic() + timeout_s
+    for host in wanted:
+        log = layout.host(host.name) / "console.log"
+        if (layout.host(host.name) / "unplugged").exists():
+            continue
+        while not hosts.answers(host.address, timeout_s=0.5):
+            if hosts.state_of(layout, host) in ("failed", "absent") or time.monotonic() > deadline:
+                raise MetalserveError("the host did not boot", where=host.name, remedy=f"see {log}")
+            time.sleep(0.1)
+        left = max(1.0, deadline - time.monotonic())
+        ssh(layout, host, "timeout 60 systemctl is-system-running --wait >/dev/null", timeout_s=left)
+
+
+def ssh_command(layout: Layout, host: RunningHost) -> list[str]:
+    """Return the ssh command line that reaches a host with strict checking of its key."""
+    options = {
+        "IdentityFile": str(layout.ssh_key),
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": str(layout.known_hosts),
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "HostKeyAlgorithms": "ssh-ed25519",
+        "ConnectTimeout": "10",
+        "LogLevel": "ERROR",
+    }
+    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    return ["ssh", "-F", "none", *words, f"root@{host.address}"]
+
+
+def ssh(layout: Layout, host: RunningHost, command: str, *, timeout_s: float | None = None) -> tuple[int, str, str]:
+    """Run a command on a host; return its exit status (255: no connection), stdout and stderr."""
+    done = run([*ssh_command(layout, host), command], check=False, timeout=timeout_s, stdin=None)
+    return done.returncode, done.stdout, done.stderr
+
+
+def reset(layout: Layout, names: Iterable[str], *, step: Step = silent) -> None:
+    """Make hosts bare again: power cut, disks new, booted."""
+    check_machine()
+    fleet = running_fleet(layout)
+    chosen = [fleet.host(name) for name in names] or fleet.hosts
+    with exclusive(layout.root, "reset"):
+        for suite in sorted({host.suite for host in chosen}):
+            rootfs.build_layer(layout, suite)
+        with step(f"{len(chosen)} hosts made bare"):
+            for host in chosen:
+                hosts.remove(layout, host)
+                hosts.create(layout, host, fleet.hosts)
+                hosts.start(layout, host)
+            wait_until_up(layout, chosen)
+
+
+def down(layout: Layout, *, keep_cache: bool = False, step: Step = silent) -> None:
+    """Stop everything that the lab started and remove everything that it made."""
+    check_machine()
+    with exclusive(layout.root, "down"):
+        owner = read_json(_owner_file(layout))
+        with step("hosts"):
+            _remove_hosts(layout)
+        with step("network and files"):
+            service.stop(layout)
+            if owner is None or owner["root"] == str(layout.root):
+                network.down(layout)
+                _owner_file(layout).unlink(missing_ok=True)
+            unmount_below(layout.root)
+            drives.detach_below(layout.root)
+            for path in layout.root.iterdir() if layout.root.is_dir() else ():
+                if path.name == "cache" and keep_cache:
+                    continue
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if not keep_cache and layout.root.is_dir():
+                layout.root.rmdir()
+    layout.root.with_name(layout.root.name + ".lock").unlink(missing_ok=True)
+
+
+def _remove_hosts(layout: Layout) -> None:
+    place = layout.root / "hosts"
+    names = [path.name for path in place.iterdir()] if place.is_dir() else []
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for done in [pool.submit(hosts.remove_directory, layout, name) for name in names]:
+            done.result()

@@ -1,0 +1,109 @@
+"""What stands where the power button is: runs one host, boots it again after a reboot, and says how it ended.
+
+Runs as a process of its own for each host (`python -m metalserve.lab.supervisor DIRECTORY`). systemd-nspawn ends
+with 133 when the host reboots and with 0 when it powers off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from metalserve.lab.system import ProcessId, children, run, write_json
+
+REBOOTED = 133
+# A host that cannot boot must not spin: this many ends within a second each, and the supervisor gives up.
+MAX_QUICK_ENDS = 3
+
+
+class Supervisor:
+    """Runs the host described by `DIRECTORY/machine.json`.
+
+    `machine.json` has `command` (argv of systemd-nspawn), `namespace`, `port` (the host's link on the bridge).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Read the host's description."""
+        self.directory = directory
+        self.machine: dict[str, Any] = json.loads((directory / "machine.json").read_text())
+        self.ending = False
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def note(self, state: str, boots: int, **more: object) -> None:
+        """Record the host's state in `state.json`, with the identity of the processes."""
+        mine = ProcessId.of(os.getpid())
+        child = ProcessId.of(self.child.pid) if self.child else None
+        write_json(
+            self.directory / "state.json",
+            {
+                "state": state,
+                "boots": boots,
+                "since": time.time(),
+                "supervisor": vars(mine) if mine else None,
+                "nspawn": vars(child) if child else None,
+                **more,
+            },
+        )
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """On SIGTERM: cut the power."""
+        self.ending = True
+        if self.child is None:
+            return
+        # ending the host's own PID 1 ends everything in it at once, and systemd-nspawn then tidies up and returns
+        for pid in children(self.child.pid) or [self.child.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def loop(self) -> int:
+        """Run the host until it is powered off or cannot start."""
+        signal.signal(signal.SIGTERM, self.end)
+        boots = quick = 0
+        while True:
+            started = time.monotonic()
+            with (self.directory / "console.log").open("ab") as console:
+                self.child = subprocess.Popen(
+                    self.machine["command"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=console,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            boots += 1
+            self.note("running", boots)
+            self.keep_unplugged()
+            code = self.child.wait()
+            self.child = None
+            if code == REBOOTED and not self.ending:
+                continue
+            if code == 0 or self.ending:
+                self.note("stopped", boots, exit_code=code)
+                return 0
+            quick = quick + 1 if time.monotonic() - started < 1.0 else 1
+            if quick >= MAX_QUICK_ENDS:
+                self.note("failed", boots, exit_code=code)
+                return 1
+            time.sleep(0.2)
+
+    def keep_unplugged(self) -> None:
+        """An unplugged cable stays unplugged over a reboot: the port is new after each."""
+        if not (self.directory / "unplugged").exists() or self.child is None:
+            return
+        command = ["ip", "-n", self.machine["namespace"], "link", "set", self.machine["port"], "down"]
+        deadline = time.monotonic() + 10
+        while self.child.poll() is None and time.monotonic() < deadline:
+            if run(command, check=False).returncode == 0:
+                return
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(Supervisor(Path(sys.argv[1])).loop())
