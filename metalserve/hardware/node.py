@@ -2,205 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
 
-SmiState = Literal["absent", "no-driver", "mismatch", "error", "ok"]
-XidKind = Literal["xid", "nvlink5", "recovery-action", "sxid", "off-bus"]
+from metalserve.catalogue.loader import load_gpus
+from metalserve.hardware.parsers.driver import LoadedDriver, parse_loaded_driver, parse_modules, parse_version
+from metalserve.hardware.parsers.kernel_log import KernelLog, parse_kernel_log
+from metalserve.hardware.parsers.lspci import parse_lspci, parse_pcie_links
+from metalserve.hardware.parsers.nvme import parse_nvme_list
+from metalserve.hardware.parsers.text import ParseError, clean, first_line, pci_address
+from metalserve.hardware.reader import Reader
+from metalserve.hardware.section import Section
+from metalserve.hardware.smi import compare, nvidia_smi
+from metalserve.hardware.values import (
+    Gpu,
+    NvlinkStatus,
+    NvmeDrive,
+    PciDevice,
+    PcieLink,
+    SmiState,
+    XidEvent,
+    XidKind,
+)
 
+__all__ = [
+    "Gpu",
+    "NodeHardware",
+    "NvlinkStatus",
+    "NvmeDrive",
+    "PciDevice",
+    "PcieLink",
+    "SmiState",
+    "XidEvent",
+    "XidKind",
+    "node_hardware",
+]
+
+NVIDIA = "10de"
+_GPU_CLASSES = ("0300", "0302", "0380")
+_NVSWITCH_CLASS = "0680"  # the kernel driver takes every NVIDIA function of this class for an NVSwitch
+_NVME_CLASS = "0108"
+_LOG_FAILED = re.compile(r"^(?:dmesg|timeout|sh|grep): .{1,200}", re.MULTILINE)
 _NO_LINKS: Mapping[tuple[int, int], str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class PciDevice:
-    """A PCI function as `lspci -Dnn` prints it.
-
-    Attributes:
-        address: `0000:19:00.0`, lower case, domain of at least four digits.
-        class_code: four hex digits, lower case (`0302` 3D controller, `0300` VGA, `0680` NVSwitch).
-        vendor_id: four hex digits, lower case (`10de` NVIDIA).
-        device_id: four hex digits, lower case (`2330` H100 SXM).
-        description: vendor and device in words, as printed.
-        revision: as printed after `rev`; empty when none. `ff` means that the device no longer answers.
-    """
-
-    address: str
-    class_code: str
-    vendor_id: str
-    device_id: str
-    description: str = ""
-    revision: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU as nvidia-smi sees it. `None` means that the value was not printed or not understood.
-
-    Attributes:
-        index: nvidia-smi's number of the GPU.
-        name: product name as printed (`NVIDIA H100 80GB HBM3`).
-        uuid: `GPU-...`.
-        pci: address in the form of `PciDevice.address`.
-        device_id: PCI device id (`2330`), when lspci or nvidia-smi told it.
-        memory_mib: total memory, MiB.
-        power_limit_w: enforced power limit, W.
-        temperature_c: GPU temperature, degrees C.
-        pcie_gen_current: present link generation; an idle GPU shows 1, that is healthy.
-        pcie_gen_max: highest generation that GPU and slot can do.
-        pcie_width_current: lanes in use.
-        pcie_width_max: lanes that GPU and slot can do.
-        fabric_state: `Completed`, `In Progress`, `Not Started`, `Not Supported`, `N/A` ... as printed.
-        fabric_status: `Success` or the error, as printed.
-        fabric_health: summary (`Healthy`, `Unhealthy`, `Limited Capacity`, `N/A`).
-        remapped_pending: a row remap waits for a GPU reset.
-        remapped_failure: a row remap failed.
-        remapped_correctable: rows remapped because of correctable errors.
-        remapped_uncorrectable: rows remapped because of uncorrectable errors.
-        sram_threshold_exceeded: too many SRAM errors.
-        ecc_uncorrectable_volatile: uncorrectable ECC errors since the driver was loaded.
-        recovery_action: `None`, `GPU Reset Required` ... as printed.
-        event_reasons: names of active clocks-event (throttle) reasons in snake_case
-            (`hw_thermal_slowdown`); `None` when unknown, empty when none is active.
-        persistence: persistence mode is on.
-        mig_enabled: MIG mode is on.
-        driver_version: user-space driver version as nvidia-smi printed it.
-    """
-
-    index: int
-    name: str | None = None
-    uuid: str | None = None
-    pci: str | None = None
-    device_id: str | None = None
-    memory_mib: int | None = None
-    power_limit_w: float | None = None
-    temperature_c: float | None = None
-    pcie_gen_current: int | None = None
-    pcie_gen_max: int | None = None
-    pcie_width_current: int | None = None
-    pcie_width_max: int | None = None
-    fabric_state: str | None = None
-    fabric_status: str | None = None
-    fabric_health: str | None = None
-    remapped_pending: bool | None = None
-    remapped_failure: bool | None = None
-    remapped_correctable: int | None = None
-    remapped_uncorrectable: int | None = None
-    sram_threshold_exceeded: bool | None = None
-    ecc_uncorrectable_volatile: int | None = None
-    recovery_action: str | None = None
-    event_reasons: tuple[str, ...] | None = None
-    persistence: bool | None = None
-    mig_enabled: bool | None = None
-    driver_version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NvlinkStatus:
-    """NVLinks of one GPU, from `nvidia-smi nvlink -s`.
-
-    Attributes:
-        index: nvidia-smi's number of the GPU.
-        name: product name, when printed.
-        uuid: `GPU-...`, when printed.
-        supported: False when the GPU says that it has no NVLink.
-        link_gb_per_s: link number -> GB/s in one direction as printed; `None` for an inactive link.
-        note: what nvidia-smi said instead of links ("all links are inActive", MIG ...); empty when it listed them.
-    """
-
-    index: int
-    name: str | None = None
-    uuid: str | None = None
-    supported: bool = True
-    link_gb_per_s: Mapping[int, float | None] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def active(self) -> int:
-        """Number of active links."""
-        return sum(speed is not None for speed in self.link_gb_per_s.values())
-
-    @property
-    def inactive(self) -> int:
-        """Number of links printed as inactive."""
-        return sum(speed is None for speed in self.link_gb_per_s.values())
-
-
-@dataclass(frozen=True, slots=True)
-class PcieLink:
-    """State of one PCI function's link, from `lspci -vv` or sysfs; `None` means not known.
-
-    Attributes:
-        address: PCI address.
-        gen_current: present generation (16 GT/s = 4).
-        gen_max: highest generation that the device itself can do.
-        width_current: lanes in use.
-        width_max: lanes that the device itself can do.
-    """
-
-    address: str
-    gen_current: int | None = None
-    gen_max: int | None = None
-    width_current: int | None = None
-    width_max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NvmeDrive:
-    """An NVMe namespace. `None` means not known.
-
-    Attributes:
-        device: `/dev/nvme0n1`.
-        model: model string, stripped.
-        serial: serial number, stripped.
-        firmware: firmware revision.
-        size_bytes: size of the namespace, bytes.
-        used_bytes: used bytes of the namespace as the drive counts them.
-        pci: PCI address, when known.
-        link: PCIe link, when known.
-    """
-
-    device: str
-    model: str | None = None
-    serial: str | None = None
-    firmware: str | None = None
-    size_bytes: int | None = None
-    used_bytes: int | None = None
-    pci: str | None = None
-    link: PcieLink | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class XidEvent:
-    """One Xid, SXid or "fallen off the bus" line of the kernel log.
-
-    Attributes:
-        kind: which sort of line it is.
-        xid: Xid number (SXid number when kind is `sxid`); `None` for a line without a number.
-        pci: PCI address of GPU or NVSwitch, or `None` when the line has none that can be read.
-        message: the whole line as logged.
-        process: name of the process, when the line has one.
-        severity: what the line itself says (`Fatal`, `Nonfatal`, `Non-fatal`), else `None`.
-        unit: NVLink5 unit (`NETIR_LINK_EVT`), else `None`.
-        link: NVLink number, when the line has one.
-        action: recovery action that Xid 154 changed to (`Drain and Reset`), else `None`.
-    """
-
-    kind: XidKind
-    xid: int | None
-    pci: str | None
-    message: str
-    process: str | None = None
-    severity: str | None = None
-    unit: str | None = None
-    link: int | None = None
-    action: str | None = None
 
 
 @dataclass(frozen=True)
 class NodeHardware:
-    """All observations of a host's hardware, merged; made by `metalserve.hardware.merge.node_hardware`.
+    """All observations of a host's hardware, merged; made by `node_hardware`.
 
     Attributes:
         pci_gpus: GPUs on the PCI bus (NVIDIA, class 0300 or 0302); known before any driver.
@@ -264,3 +114,119 @@ class NodeHardware:
     def gpu(self, index: int) -> Gpu | None:
         """Return the GPU that nvidia-smi numbers `index`, or `None`."""
         return next((g for g in self.gpus if g.index == index), None)
+
+
+def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
+    """Merge what the commands of `metalserve.hardware.commands` printed.
+
+    Args:
+        sections: by the keys of `COMMANDS`; sections may lack.
+
+    Returns:
+        What is known. Whatever could not be read stands in `problems` and `unread`; nothing is guessed.
+    """
+    reader = Reader(sections)
+    listing = reader.parse("lspci", parse_lspci)
+    devices = listing.devices if listing else ()
+    pci_gpus = tuple(d for d in devices if d.vendor_id == NVIDIA and d.class_code in _GPU_CLASSES)
+    switches = sum(d.vendor_id == NVIDIA and d.class_code == _NVSWITCH_CLASS for d in devices)
+    for device in pci_gpus:
+        if device.revision == "ff":
+            reader.problems.append(f"GPU {device.address} answers the PCI bus with revision ff: it is gone")
+    bridges = _bridges(reader)
+    nvlink5, imex = _fabric_by_id(pci_gpus)
+    needs_nvlsm = (nvlink5 or bridges > 0) and not imex
+
+    modules = reader.parse("modules", parse_modules) or ()
+    loaded = _loaded(reader, modules)
+    smi = nvidia_smi(reader, {d.address: d for d in pci_gpus})
+    if smi.state == "ok":
+        compare(pci_gpus, smi, reader, known_pci=listing is not None)
+    log = reader.parse("kernel-log", _kernel_log)
+    drives, nvme_links = _nvme(reader, devices)
+    return NodeHardware(
+        pci_gpus=pci_gpus,
+        nvswitch_count=switches,
+        nvlink5_bridge_count=bridges,
+        needs_fabric_manager=bool(pci_gpus) and (switches > 0 or needs_nvlsm),
+        needs_nvlsm=bool(pci_gpus) and needs_nvlsm,
+        needs_imex=imex,
+        gpus=smi.gpus,
+        links=smi.topology.links if smi.topology else {},
+        numa_nodes={int(g[3:]): n for g, n in smi.topology.numa_nodes.items()} if smi.topology else {},
+        nics=tuple(smi.topology.nic_names.get(n, n) for n in smi.topology.nics) if smi.topology else (),
+        nvlinks=smi.nvlinks,
+        nvme=drives,
+        nvme_links=nvme_links,
+        driver_version=smi.version,
+        module_version=loaded.version if loaded else None,
+        module_on_disk=reader.optional("driver-disk", parse_version),
+        module_open=loaded.open if loaded else None,
+        fabric_manager_version=reader.optional("fm-version", parse_version),
+        nouveau_loaded="nouveau" in modules or "nova_core" in modules,
+        loaded_modules=modules,
+        xids=log.events if log else (),
+        smi_state=smi.state,
+        smi_message=smi.message,
+        problems=tuple(dict.fromkeys(reader.problems)),
+        unread=tuple(dict.fromkeys(reader.unread)),
+    )
+
+
+def _bridges(reader: Reader) -> int:
+    section = reader.sections.get("nvlink5-bridges")
+    return sum(pci_address(line) is not None for line in section.text.splitlines()) if section else 0
+
+
+def _fabric_by_id(gpus: tuple[PciDevice, ...]) -> tuple[bool, bool]:
+    specs = [load_gpus().by_pci_id(g.device_id) for g in gpus]
+    fabrics = {s.fabric for s in specs if s}
+    return "nvlink5" in fabrics, "imex" in fabrics
+
+
+def _loaded(reader: Reader, modules: tuple[str, ...]) -> LoadedDriver | None:
+    loaded = reader.optional("driver-module", parse_loaded_driver)
+    if loaded is None and "nvidia" in modules:
+        reader.problems.append(
+            "driver-module: module nvidia is loaded, but /proc/driver/nvidia/version is not readable"
+        )
+    return loaded
+
+
+def _kernel_log(text: str) -> KernelLog:
+    failed = _LOG_FAILED.search(text)
+    if failed:
+        raise ParseError(f"the kernel log could not be read: {failed.group()}")
+    return parse_kernel_log(text)
+
+
+def _nvme(reader: Reader, devices: tuple[PciDevice, ...]) -> tuple[tuple[NvmeDrive, ...], tuple[PcieLink, ...]]:
+    controllers = sum(d.class_code == _NVME_CLASS for d in devices)
+    section = reader.sections.get("nvme-list")
+    drives: tuple[NvmeDrive, ...] = ()
+    if section is not None and section.rc == 0:
+        drives = reader.parse("nvme-list", parse_nvme_list) or ()
+    else:
+        reader.unread.append("nvme-list")
+        if controllers:
+            said = first_line(section.text) if section else "not observed"
+            reader.problems.append(f"nvme-list: {controllers} NVMe controller(s) on the PCI bus, but {said}")
+    links = reader.optional("nvme-links", parse_pcie_links) or ()
+    by_address = {link.address: link for link in links}
+    addresses = _controller_addresses(reader)
+    out = []
+    for drive in drives:
+        address = drive.pci or addresses.get(re.sub(r"n\d+$", "", drive.device.removeprefix("/dev/")))
+        out.append(replace(drive, pci=address, link=by_address.get(address or "")))
+    return tuple(out), links
+
+
+def _controller_addresses(reader: Reader) -> dict[str, str]:
+    section = reader.sections.get("nvme-controllers")
+    found = {}
+    for line in clean(section.text).splitlines() if section else []:
+        name, tab, rest = line.partition("\t")
+        address = pci_address(rest)
+        if tab and address:
+            found[name] = address
+    return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from metalserve.hardware.node import XidEvent
 from metalserve.hardware.parsers.text import clean, pci_address
+from metalserve.hardware.values import XidEvent
 
 _XID = re.compile(r"Xid \(([^)\n]{1,60})\): (\d{1,4})\b,?(.*)")
 _SXID = re.compile(r"SXid \(([^)\n]{1,60})\): (\d{1,6}), (.*)")
@@ -16,7 +16,8 @@ _NVLINK5 = re.compile(
     r"\b([A-Z][A-Z0-9]{1,15}(?:_[A-Z0-9]{1,15}){0,6}(?:/[A-Z0-9_]{1,32})?)\s{1,8}(Nonfatal|Fatal)\s{1,8}XC[01]\b"
 )
 _ACTION = re.compile(
-    r"recovery action(?: changed from 0x[0-9a-fA-F]{1,8} \([^)]{0,60}\) to 0x[0-9a-fA-F]{1,8} \(([^)]{1,60})\)|: ([A-Za-z0-9 ]{1,60}))"
+    r"recovery action(?: changed from 0x[0-9a-fA-F]{1,8} \([^)]{0,60}\) to 0x[0-9a-fA-F]{1,8} \(([^)]{1,60})\)"
+    r"|: ([A-Za-z0-9 ]{1,60}))"
 )
 _SEVERITY = re.compile(r"(Non-fatal|Fatal)\b")
 _OFF_BUS = "fallen off the bus"
@@ -52,7 +53,8 @@ def parse_kernel_log(text: str) -> KernelLog:
             events.append(_xid_event(xid, line))
         elif _OFF_BUS in line and ("NVRM" in line or "nvidia" in line.lower() or "GPU" in line):
             near = head[1] if head and number - head[0] < _SPREAD else ""
-            events.append(XidEvent("off-bus", None, pci_address(line) or pci_address(near), line))
+            said = line[max(line.find("NVRM"), 0) :]  # the time zone of a prefix (-05:00) looks like an address
+            events.append(XidEvent("off-bus", None, pci_address(said) or pci_address(near), line))
             head = None
         elif "NVRM: Xid" in line or "SXid (" in line:
             notes.append(line)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from metalserve.hardware.node import PciDevice, PcieLink
 from metalserve.hardware.parsers.text import ParseError, clean, first_line, integer, pci_address, pcie_generation
+from metalserve.hardware.values import PciDevice, PcieLink
 
 _HEAD = re.compile(r"((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) (\S.*)", re.IGNORECASE)
 _CLASS = re.compile(r"\[([0-9a-f]{4})\]: ", re.IGNORECASE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from metalserve.hardware.node import NvlinkStatus
 from metalserve.hardware.parsers.text import ParseError, clean, first_line
+from metalserve.hardware.values import NvlinkStatus
 
 _GPU = re.compile(r"\s*GPU (\d{1,4}): (.{1,200}?)(?: \(UUID: ([^)]{1,80})\))?\s*")
 _LINK = re.compile(r"\s*Link (\d{1,3}): (?:(\d{1,6}(?:\.\d{1,6})?) GB/s|(<inactive>|inactive|<Inactive>))\s*")

@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-from metalserve.hardware.node import NvmeDrive
 from metalserve.hardware.parsers.text import ParseError, clean, first_line, pci_address
+from metalserve.hardware.values import NvmeDrive
 
 _SIZE = re.compile(r"\s*(\d{1,6}(?:\.\d{1,3})?)\s+([kKMGTP]?)B\s*")
 _UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from metalserve.hardware.node import SmiState
 from metalserve.hardware.parsers.text import ParseError, clean, first_line, pci_address
+from metalserve.hardware.values import SmiState
 
 # Spellings collected from captures; nvidia-smi may say them on stderr with status 0 (seen with a lost GPU).
 _FAILURES: tuple[tuple[str, SmiState], ...] = (

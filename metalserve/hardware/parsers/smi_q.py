@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from metalserve.hardware.node import Gpu
 from metalserve.hardware.parsers.text import (
     ParseError,
     absent,
@@ -18,6 +17,7 @@ from metalserve.hardware.parsers.text import (
     pci_address,
     word,
 )
+from metalserve.hardware.values import Gpu
 
 _BLOCK = re.compile(r"GPU (\S{7,20})\s*")
 _REASONS = {
