@@ -1,0 +1,1 @@
+"""Flags of vLLM releases as their own parsers gave them (JSON), and how a release is added (`trim`)."""
