@@ -48,8 +48,24 @@ def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> 
         problems += [f"{source}: {name}: {what}" for what in [*_branch(host), *_manifest(host, manifests)]]
     problems += [f"{source}: {what}" for what in _same_machine(pairs)]
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(_together(problems, source))
     return settings
+
+
+def _together(problems: list[str], source: str) -> list[str]:
+    """Make one line of the same problem on several hosts: what a group shares is said once, not a thousand times."""
+    hosts: dict[str, list[str]] = {}
+    for line in problems:
+        name, _, what = line.removeprefix(f"{source}: ").partition(": ")
+        hosts.setdefault(what, [])
+        if name not in hosts[what]:
+            hosts[what].append(name)
+    shown = 4
+    lines = []
+    for what, affected in hosts.items():
+        more = f" and {len(affected) - shown} more" if len(affected) > shown else ""
+        lines.append(f"{source}: {', '.join(affected[:shown])}{more}: {what}")
+    return lines
 
 
 def _release(name: str, known: dict[str, list[str]]) -> list[str]:

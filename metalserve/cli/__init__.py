@@ -20,6 +20,7 @@ COMMANDS = {
     "release": "List, show and check releases.",
     "settings": "Show every host setting: type, unit, default.",
     "vllm": "Check vLLM flags against a pinned release.",
+    "weights": "Make manifests of models.",
 }
 
 

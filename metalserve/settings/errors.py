@@ -17,7 +17,7 @@ class SettingsError(MetalserveError):
     def __init__(self, problems: Iterable[str]) -> None:
         """Take the problems, each made one line."""
         self.problems: tuple[str, ...] = tuple(" ".join(line.split()) for line in problems)
-        super().__init__("; ".join(self.problems))
+        super().__init__("\n".join(self.problems))
 
     def __str__(self) -> str:
         """Return the problems, one a line."""

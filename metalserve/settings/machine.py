@@ -16,7 +16,7 @@ class ExpectSettings(Section):
     gpu: str | None = Field(None, description="GPU model, an id of the catalogue such as 'h100-sxm'")
     count: int | None = Field(None, ge=0, description="number of GPUs")
     links: Literal["nvswitch", "bridge", "direct", "pcie"] | None = Field(
-        None, description="how the GPUs are joined: NVSwitch, NVLink bridge, direct NVLink, or PCIe only"
+        None, description="how the GPUs are joined: by NVSwitch, NVLink bridge, direct NVLink, or PCIe alone"
     )
     nvlinks_per_gpu: int | None = Field(None, ge=0, description="active NVLinks of each GPU")
     nvme_count: int | None = Field(None, ge=0, description="number of NVMe drives")

@@ -1,0 +1,148 @@
+"""`metalserve settings`: every setting of a host, and the check of an inventory."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from metalserve.settings import HostSettings, KeySettings, SecretRef, Section, SettingsError
+from metalserve.settings.reading import section_in
+
+
+class Row(typing.NamedTuple):
+    """One line of the table."""
+
+    key: str
+    type: str
+    default: str
+    meaning: str
+    section: bool
+
+
+@click.group("settings", invoke_without_command=True)
+@click.option("--json-schema", is_flag=True, help="Print the JSON Schema instead of the table.")
+@click.pass_context
+def command(context: click.Context, json_schema: bool) -> None:
+    """Show every setting of a host: type, default, meaning and unit."""
+    if context.invoked_subcommand is not None:
+        return
+    if json_schema:
+        click.echo(json.dumps(HostSettings.model_json_schema(), indent=2))
+        return
+    console = Console()
+    console.print(table())
+    console.print(f"\n{SECRETS_NOTE}", highlight=False)
+
+
+@command.command("check")
+@click.argument("inventory")
+def check(inventory: str) -> None:
+    """Validate INVENTORY (a Python file) without contacting any host."""
+    from metalserve.inventory import check_hosts
+    from metalserve.pyinfra_seam.inventory import load_inventory
+
+    try:
+        settings = check_hosts(load_inventory(inventory), inventory)
+    except SettingsError as error:
+        for line in error.problems:
+            click.echo(line, err=True)
+        many = "1 problem" if len(error.problems) == 1 else f"{len(error.problems)} problems"
+        click.echo(f"metalserve: {many} in {inventory}; no host was contacted", err=True)
+        raise click.exceptions.Exit(1) from None
+    for name, host in settings.items():
+        for warning in host.warnings():
+            click.echo(f"{inventory}: {name}: warning: {warning}", err=True)
+    hosts = "1 host is" if len(settings) == 1 else f"{len(settings)} hosts are"
+    click.echo(f"{inventory}: {hosts} in order; none was contacted")
+
+
+def table() -> Table:
+    """Return all settings as a table that folds long words into 80 columns."""
+    grid = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    grid.add_column("setting", no_wrap=True)
+    grid.add_column("type", no_wrap=True)
+    grid.add_column("default", overflow="fold", min_width=13, max_width=24)
+    grid.add_column("meaning and unit", overflow="fold", ratio=1)
+    for row in rows(HostSettings):
+        style = "bold" if row.section else ""
+        grid.add_row(Text(row.key, style), Text(row.type, "dim"), Text(row.default), Text(row.meaning))
+    return grid
+
+
+def rows(schema: type[Section]) -> Iterator[Row]:
+    """Yield the settings of `schema` in order, sections before their members, members indented.
+
+    A section that several settings share is spelled out once; the others point to it.
+    """
+    yield from _rows(schema, "", 0, {})
+
+
+def _rows(schema: type[Section], prefix: str, depth: int, spelled: dict[type[Section], str]) -> Iterator[Row]:
+    for name, field in schema.model_fields.items():
+        section = section_in(field.annotation)
+        opened = section is not None and section is not SecretRef
+        meaning = field.description or ""
+        choices = _choices(field.annotation)
+        if choices:
+            meaning += f"; one of {', '.join(map(repr, choices))}"
+        if section is not None and section in spelled:
+            meaning += f" (settings as in {spelled[section]})"
+        yield Row("  " * depth + name, _type(field.annotation), _default(field, section), meaning, opened)
+        if section is not None and opened and section not in spelled:
+            spelled[section] = f"{prefix}{name}"
+            yield from _rows(section, f"{prefix}{name}.", depth + 1, spelled)
+
+
+def _type(annotation: Any) -> str:
+    """Return a type as an inventory's author writes it; that None is allowed shows in the default."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin is typing.Literal:
+        return type(arguments[0]).__name__
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_type(part) for part in arguments if part is not type(None))
+    if origin is list:
+        return f"list[{_type(arguments[0])}]"
+    if origin is dict:
+        return "dict"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "secret" if annotation is SecretRef else "dict"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """Return the values a `Literal` allows, alone or as `Literal | None`."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(filter(None, map(_choices, typing.get_args(annotation))), ())
+    return ()
+
+
+def _default(field: FieldInfo, section: type[Section] | None) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if default is PydanticUndefined or (section is not None and default is not None):
+        return ""
+    if field.annotation == dict[str, KeySettings]:
+        return "{}"
+    return repr(default)
+
+
+SECRETS_NOTE = (
+    "A secret is a dict with one of env (NAME of an environment variable), file (path, mode 0600, outside the "
+    "checkout), command (list: program and arguments). Its value never stands in an inventory."
+)
+"""What `secret` in the table means."""

@@ -1,0 +1,72 @@
+"""Reads an inventory file as pyinfra's command line does, without contacting any host."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from metalserve.errors import MetalserveError
+from metalserve.paths import ROOT
+
+
+def load_inventory(path: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return (name, data) of every host of an inventory file, groups and `group_data` merged as pyinfra does.
+
+    Args:
+        path: the inventory, a Python file.
+
+    Raises:
+        MetalserveError: the file does not exist, fails when it runs, or names no hosts.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MetalserveError("no such inventory file", where=path, remedy="copy inventories/prod.py and fill it in")
+    # Imported here: pyinfra_cli replaces sockets and threads with gevent's when it is imported.
+    from pyinfra.api.exceptions import PyinfraError
+    from pyinfra.api.state import State
+    from pyinfra.context import ctx_state
+    from pyinfra_cli.exceptions import CliError, UnexpectedExternalError  # type: ignore[import-untyped]
+    from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
+
+    if str(ROOT) not in sys.path:  # as pyinfra adds the directory it is run from, which is the checkout
+        sys.path.append(str(ROOT))
+    log = logging.getLogger("pyinfra")
+    ignored = _Ignored()
+    log.addHandler(ignored)
+    try:
+        with ctx_state.use(State()):  # the reader notes there which file it runs
+            inventory = make_inventory(str(file), cwd=str(ROOT))
+    except UnexpectedExternalError as error:
+        raise MetalserveError(_in_words(error.exception, error.filename), where=path) from error
+    except (PyinfraError, CliError, SyntaxError, OSError, AttributeError, TypeError, ValueError) as error:
+        raise MetalserveError(f"cannot be read: {error}", where=path) from error
+    finally:
+        log.removeHandler(ignored)
+    if ignored.messages:
+        raise MetalserveError("; ".join(ignored.messages), where=path)
+    hosts = [(host.name, dict(host.data.dict())) for host in inventory]
+    if not hosts:
+        raise MetalserveError("names no hosts", where=path, remedy="a public list of hosts is a group")
+    return hosts
+
+
+class _Ignored(logging.Handler):
+    """Keeps what pyinfra would only warn of: a group it leaves out is hosts that are never brought up."""
+
+    def __init__(self) -> None:
+        """Listen to warnings."""
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def _in_words(error: BaseException, filename: str) -> str:
+    """Return what failed in the inventory's own code and on which line."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == filename]
+    at = f"{filename} line {lines[-1]}: " if lines else f"{filename}: "
+    return f"{at}{type(error).__name__}: {error}"
