@@ -46,9 +46,14 @@ case $(cat "$d/class") in 0x0108*) printf 'link\t%s\t%s\t%s\t%s\t%s\n' "${d##*/}
 "$(cat "$d/current_link_speed" 2>/dev/null)" "$(cat "$d/current_link_width" 2>/dev/null)" \
 "$(cat "$d/max_link_speed" 2>/dev/null)" "$(cat "$d/max_link_width" 2>/dev/null)";; esac; done"""
 
-_NVLINK5_BRIDGES = r"""for d in /sys/bus/pci/devices/*; do
+_SYSFS_NVLINK5_BRIDGES = r"""for d in /sys/bus/pci/devices/*; do
 [ "$(cat "$d/vendor" 2>/dev/null)" = 0x15b3 ] && [ "$(cat "$d/device" 2>/dev/null)" = 0x1021 ] || continue
-timeout 2 grep -aq SW_MNG "$d/vpd" 2>/dev/null && printf '%s\n' "${d##*/}"; done; :"""
+timeout 2 grep -aq SW_MNG "$d/vpd" 2>/dev/null && printf '%s\nSW_MNG\n' "${d##*/}"; done; :"""
+
+_NVLINK5_BRIDGES = (
+    "if command -v lspci >/dev/null 2>&1; then "
+    f"{_limited('lspci -Dvv -d 15b3:1021')} | grep -aE '^[0-9a-f]+:|SW_MNG'; else {_SYSFS_NVLINK5_BRIDGES}; fi; :"
+)
 
 _NVME_CONTROLLERS = r"""for d in /sys/class/nvme/nvme*; do [ -r "$d/address" ] || continue
 printf '%s\t%s\n' "${d##*/}" "$(cat "$d/address")"; done; :"""

@@ -174,8 +174,16 @@ def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
 
 
 def _bridges(reader: Reader) -> int:
+    """Count the ConnectX-7 functions whose vital product data say SW_MNG (Fabric Manager User Guide)."""
     section = reader.sections.get("nvlink5-bridges")
-    return sum(pci_address(line) is not None for line in section.text.splitlines()) if section else 0
+    here: str | None = None
+    found = set()
+    for line in clean(section.text).splitlines() if section else []:
+        if "SW_MNG" in line:
+            found.add(here)
+        elif not line[:1].isspace():
+            here = pci_address(line)
+    return len(found - {None})
 
 
 def _fabric_by_id(gpus: tuple[PciDevice, ...]) -> tuple[bool, bool]:

@@ -10,7 +10,7 @@ from metalserve.hardware.values import XidEvent
 
 _XID = re.compile(r"Xid \(([^)\n]{1,60})\): (\d{1,4})\b,?(.*)")
 _SXID = re.compile(r"SXid \(([^)\n]{1,60})\): (\d{1,6}), (.*)")
-_PROCESS = re.compile(r"\bname=([^,]{1,64})")
+_PROCESS = re.compile(r"\bname=([^,<>]{1,64})")
 _LINK = re.compile(r"\b[Ll]ink:? (-?\d{1,3})\b")
 _NVLINK5 = re.compile(
     r"\b([A-Z][A-Z0-9]{1,15}(?:_[A-Z0-9]{1,15}){0,6}(?:/[A-Z0-9_]{1,32})?)\s{1,8}(Nonfatal|Fatal)\s{1,8}XC[01]\b"

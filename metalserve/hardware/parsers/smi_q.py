@@ -152,9 +152,7 @@ def _gpu(index: int, block: Node, driver: str | None) -> Gpu:
         pci=pci_address(block.key),
         device_id=device[2:6].lower() if re.fullmatch(r"0x[0-9A-Fa-f]{8}", device) else None,
         memory_mib=integer(block.text("FB Memory Usage", "Total")),
-        power_limit_w=number(
-            block.text("GPU Power Readings", "Current Power Limit") or block.text("Power Readings", "Power Limit")
-        ),
+        power_limit_w=_power_limit(block),
         temperature_c=number(block.text("Temperature", "GPU Current Temp")),
         pcie_gen_current=integer(block.text(*link, "PCIe Generation", "Current")),
         pcie_gen_max=integer(block.text(*link, "PCIe Generation", "Max")),
@@ -175,6 +173,19 @@ def _gpu(index: int, block: Node, driver: str | None) -> Gpu:
         mig_enabled=flag(block.text("MIG Mode", "Current")),
         driver_version=driver,
     )
+
+
+def _power_limit(block: Node) -> float | None:
+    # Three layouts: before 525, since then, and since 610 (limits nested under the ceiling).
+    for path in (
+        ("GPU Power Readings", "Current Power Limit"),
+        ("GPU Power Readings", "GPU Ceiling Power Limit", "Current Power Limit"),
+        ("Power Readings", "Power Limit"),
+    ):
+        found = number(block.text(*path))
+        if found is not None:
+            return found
+    return None
 
 
 def _value(value: str | None) -> str | None:

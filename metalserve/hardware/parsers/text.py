@@ -8,7 +8,8 @@ from metalserve.errors import MetalserveError
 
 _ANSI = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]|\[(?:4|0|1)m")  # the ESC is often lost when pasted
 _ADDRESS = re.compile(
-    r"(?<![0-9a-f:])(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?(?![0-9a-f:])", re.IGNORECASE
+    r"(?<![0-9a-f])(?<![0-9a-f]:)(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?(?![0-9a-f:])",
+    re.IGNORECASE,
 )
 _NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
 _NOTHING = {"", "n/a", "[n/a]", "not supported", "[not supported]", "not available", "unknown error", "[unknown error]"}
