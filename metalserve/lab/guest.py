@@ -14,6 +14,7 @@ MASKED = (
     "getty@tty1.service", "nvmefc-boot-connections.service", "nvmf-autoconnect.service",
     "systemd-firstboot.service", "systemd-networkd-wait-online.service", "systemd-remount-fs.service",
     "systemd-udev-trigger.service", "systemd-udevd.service",
+    "user@.service",  # on version 1 control groups its end hangs for two minutes (Debian 13), and logins with it
 )  # fmt: skip
 
 # Packages write tuning files for values that only the machine may set; a guest gets its own copy of /proc/sys.
@@ -43,7 +44,7 @@ for tree in vm fs kernel; do
     case $real in "$tree"/*) ;; *) continue ;; esac
     [ -e "/proc/sys/$real" ] || continue
     [ ! -d "/proc/sys/$real" ] || [ -d "$copy/$real" ] || mkdir "$copy/$real"
-    mount --bind "/proc/sys/$real" "$copy/$real"
+    mount --rbind "/proc/sys/$real" "$copy/$real"  # with what systemd-nspawn put there: a boot_id of its own
   done
   mount --rbind "$copy/$tree" "/proc/sys/$tree"
 done
