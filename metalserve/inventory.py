@@ -8,6 +8,7 @@ from typing import Any
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.errors import MetalserveError
 from metalserve.releases import check_release, load_release, no_such_release, release_names
+from metalserve.secrets import SecretError, resolve
 from metalserve.settings import HostSettings, SettingsError
 from metalserve.weights.manifest import Manifest, ManifestError, load_manifest
 
@@ -50,6 +51,38 @@ def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> 
     if problems:
         raise SettingsError(_together(problems, source))
     return settings
+
+
+def check_secrets(settings: Mapping[str, HostSettings], source: str) -> None:
+    """Read every secret the hosts refer to once, so that a missing one stops the run before any host is contacted.
+
+    The values are dropped at once. Commands are run, which may ask a human for a pass phrase.
+
+    Args:
+        settings: the settings of each host by name.
+        source: the inventory file, for messages.
+
+    Raises:
+        SettingsError: with every secret that cannot be read, one a line; never with a value.
+    """
+    problems: list[str] = []
+    failures: dict[str, str] = {}
+    for name, host in settings.items():
+        refs = {"engine.api_key": host.engine.api_key, "model.hf_token": host.model.hf_token if host.model else None}
+        for key, ref in refs.items():
+            if ref is None or host.model is None:
+                continue
+            seen = ref.model_dump_json()
+            if seen not in failures:
+                try:
+                    resolve(ref)
+                    failures[seen] = ""
+                except SecretError as error:
+                    failures[seen] = str(error)
+            if failures[seen]:
+                problems.append(f"{source}: {name}: {key}: {failures[seen]}")
+    if problems:
+        raise SettingsError(_together(problems, source))
 
 
 def _together(problems: list[str], source: str) -> list[str]:

@@ -40,19 +40,22 @@ def command(context: click.Context, json_schema: bool) -> None:
         click.echo(json.dumps(HostSettings.model_json_schema(), indent=2))
         return
     console = Console()
-    console.print(table())
+    console.print(table(console.width))
     console.print(f"\n{SECRETS_NOTE}", highlight=False)
 
 
 @command.command("check")
 @click.argument("inventory")
-def check(inventory: str) -> None:
+@click.option("--secrets", is_flag=True, help="Also read every secret the hosts refer to (commands are run).")
+def check(inventory: str, secrets: bool) -> None:
     """Validate INVENTORY (a Python file) without contacting any host."""
-    from metalserve.inventory import check_hosts
+    from metalserve.inventory import check_hosts, check_secrets
     from metalserve.pyinfra_seam.inventory import load_inventory
 
     try:
         settings = check_hosts(load_inventory(inventory), inventory)
+        if secrets:
+            check_secrets(settings, inventory)
     except SettingsError as error:
         for line in error.problems:
             click.echo(line, err=True)
@@ -66,12 +69,16 @@ def check(inventory: str) -> None:
     click.echo(f"{inventory}: {hosts} in order; none was contacted")
 
 
-def table() -> Table:
-    """Return all settings as a table that folds long words into 80 columns."""
+def table(width: int) -> Table:
+    """Return all settings as a table that reads well from 80 columns on.
+
+    Args:
+        width: columns of the terminal.
+    """
     grid = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     grid.add_column("setting", no_wrap=True)
     grid.add_column("type", no_wrap=True)
-    grid.add_column("default", overflow="fold", min_width=13, max_width=24)
+    grid.add_column("default", overflow="fold", width=15 if width < 100 else 22)
     grid.add_column("meaning and unit", overflow="fold", ratio=1)
     for row in rows(HostSettings):
         style = "bold" if row.section else ""
@@ -138,7 +145,7 @@ def _default(field: FieldInfo, section: type[Section] | None) -> str:
         return ""
     if field.annotation == dict[str, KeySettings]:
         return "{}"
-    return repr(default)
+    return str(default)
 
 
 SECRETS_NOTE = (

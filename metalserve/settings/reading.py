@@ -28,6 +28,10 @@ _TYPES = {
     "model_attributes_type": "must be a dict of settings",
     "missing": "is missing",
     "finite_number": "must be a finite number",
+    "date_type": "must be a date, YYYY-MM-DD",
+    "date_from_datetime_inexact": "must be a date, YYYY-MM-DD",
+    "too_short": "must not be empty",
+    "string_pattern_mismatch": "does not have the form it must have",
     "invalid_key": "has a key that is not text",
 }
 """pydantic's error types in plain words. Limits ('must be at most 65535') are taken from the error's context."""
