@@ -1,0 +1,22 @@
+"""Which driver a host gets, from what it is: kernel modules, packages, repository. Pure, every choice with a reason."""
+
+from __future__ import annotations
+
+from metalserve.driver.choice import DriverPlan, DriverRefused, Machine, Reason, plan_driver
+from metalserve.driver.gpu_access import GpuAccess, docker_version, gpu_access
+from metalserve.driver.platform import Platform, platform_of
+from metalserve.driver.repository import repository_wish
+
+__all__ = [
+    "DriverPlan",
+    "DriverRefused",
+    "GpuAccess",
+    "Machine",
+    "Platform",
+    "Reason",
+    "docker_version",
+    "gpu_access",
+    "plan_driver",
+    "platform_of",
+    "repository_wish",
+]

@@ -1,0 +1,273 @@
+"""What `nvidia_driver` wants of a host: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
+from metalserve.desired.model import Action, Desired, File, Module, NotYetKnown, Package, Reboot, Unit, Watch
+from metalserve.desired.node import Node
+from metalserve.desired.observed import Observation
+from metalserve.driver.choice import DriverPlan, Machine, plan_driver
+from metalserve.driver.packages import header_packages
+from metalserve.driver.platform import Platform, platform_of
+from metalserve.driver.repository import key_path, repository_wish, source_path
+from metalserve.errors import MetalserveError
+from metalserve.hardware.node import NodeHardware
+from metalserve.releases import Release
+from metalserve.settings import HostSettings
+from metalserve.verify.finding import Finding
+from roles.base.desired import NOUVEAU, check_host, in_container
+
+MANAGED_BY = "# Written by metalserve (roles/nvidia_driver); changes here are undone by its next run.\n"
+LOAD_AT_BOOT = "/etc/modules-load.d/metalserve-nvidia.conf"
+BOOT_MODULES = ("nvidia", "nvidia-uvm")
+PERSISTENCE = "nvidia-persistenced.service"
+
+OLD_SOURCES = "/etc/apt/sources.list.d/cuda-"
+INITRAMFS_TOOL = "/usr/sbin/update-initramfs"
+INITRAMFS_IMAGES = "/boot/initrd.img-"
+BUILD_TREES = "/lib/modules/*/build"
+
+
+def watch(settings: HostSettings, release: Release) -> Watch:
+    """What an observation must look at for this role."""
+    return Watch(
+        paths=(
+            source_path("nvidia"),
+            key_path("nvidia"),
+            f"{OLD_SOURCES}*.list",
+            LOAD_AT_BOOT,
+            NOUVEAU,
+            INITRAMFS_TOOL,
+            f"{INITRAMFS_IMAGES}*",
+            BUILD_TREES,
+        ),
+        units=(PERSISTENCE,),
+    )
+
+
+def platform(node: Node) -> Platform:
+    """Return the platform of `node`; refuses operating systems that no role knows."""
+    check_host(node)
+    return platform_of(node.observed.os_id, node.observed.facts.get("arch", "x86_64"))
+
+
+def machine(node: Node) -> Machine:
+    """Return what the choice of the driver depends on."""
+    hardware = node.hardware
+    return Machine(
+        platform=platform(node),
+        gpus=hardware.pci_gpus,
+        # A container has no kernel of its own to load modules into; the machine's firmware is not its business.
+        secure_boot=node.observed.facts.get("secure_boot") == "1" and not in_container(node),
+        needs_fabric_manager=hardware.needs_fabric_manager,
+        needs_nvlsm=hardware.needs_nvlsm,
+        needs_imex=hardware.needs_imex,
+    )
+
+
+def plan(node: Node) -> DriverPlan:
+    """Return the driver chosen for `node`.
+
+    Raises:
+        MetalserveError: no driver of its release can serve it.
+    """
+    return plan_driver(machine(node), node.release, node.settings.driver.modules, load_gpus(), load_cuda_drivers())
+
+
+def repository(node: Node) -> Desired:
+    """NVIDIA's repository (or the mirror that the settings name), with its key checked by fingerprint."""
+    plan(node)  # a host that cannot get a driver is refused before anything is written on it
+    wish = repository_wish("nvidia", node.settings.repositories.nvidia, platform(node), MANAGED_BY)
+    # The list that the package cuda-keyring leaves names the same URL with another key, and apt refuses both then.
+    here = platform(node)
+    return Desired(files=(File(f"{OLD_SOURCES}{here.distro}-{here.arch}.list", None),)) + wish
+
+
+def pin(node: Node) -> Desired:
+    """The pinning package; it must be there before apt resolves the others."""
+    return Desired(packages=(plan(node).pinning,))
+
+
+def install(node: Node) -> Desired:
+    """The driver's packages, and headers for the kernel that DKMS builds for."""
+    chosen = plan(node)
+    headers, notes = _headers(node)
+    return Desired(
+        packages=(*headers, *chosen.packages),
+        # nvidia is loaded by its PCI alias at boot; nvidia-uvm is not, and a container cannot load it.
+        files=(File(LOAD_AT_BOOT, MANAGED_BY + "".join(f"{m}\n" for m in BOOT_MODULES)),),
+        notes=(*notes, *(f"{r.choice}: {r.why} ({r.source})" for r in chosen.reasons)),
+    )
+
+
+def _headers(node: Node) -> tuple[tuple[Package, ...], tuple[str, ...]]:
+    kernel = node.observed.facts.get("kernel", "")
+    if in_container(node):
+        return (), (f"container: no kernel headers, kernel {kernel} is the machine's",)
+    packages = header_packages(platform(node), kernel)
+    if not packages and f"/lib/modules/{kernel}/build" not in node.observed.files:
+        raise MetalserveError(
+            f"kernel {kernel} is none of {node.observed.os_id}'s own and has no headers in "
+            f"/lib/modules/{kernel}/build, so no driver module can be built for it",
+            remedy="install the headers that belong to it, or boot a kernel of the distribution",
+        )
+    return packages, () if packages else (f"kernel {kernel} is not the distribution's: its own headers are used",)
+
+
+def build(node: Node) -> Desired:
+    """The module built for the running kernel, where the packages are there and DKMS has not done it."""
+    chosen = plan(node)
+    kernel = node.observed.facts.get("kernel", "")
+
+    def built(observed: Observation) -> bool:
+        now = node.with_observation(observed)
+        # Before the packages are there, there is nothing to build: their installation does it.
+        return now.hardware.module_on_disk is not None or not _installed(now, chosen)
+
+    if in_container(node):
+        return Desired()
+    script = (
+        "command -v dkms >/dev/null || ms_fail 'dkms is not installed, so no module can be built'\n"
+        f"dkms autoinstall -k {kernel} || {{ tail -n 20 /var/lib/dkms/nvidia*/*/build/make.log || :; "
+        f"ms_fail 'DKMS could not build the nvidia module for kernel {kernel} -> see the lines above; "
+        "are its headers installed?'; }"
+    )
+    return Desired(actions=(Action(f"build the nvidia module for kernel {kernel}", built, script),))
+
+
+def reboot(node: Node) -> Desired:
+    """The initramfs without nouveau, and a reboot where the kernel holds what cannot be swapped.
+
+    Raises:
+        NotYetKnown: a reboot is needed and the settings forbid it.
+    """
+    reason = reboot_reason(node)
+    if reason is not None and node.settings.driver.reboot == "never":
+        # Not a plain error: what comes before (blacklist, packages) must be done, so that the operator's reboot helps.
+        raise NotYetKnown(
+            f"{reason}, and driver.reboot is 'never'",
+            remedy="reboot the host when it suits you, then run again; or set driver.reboot to 'auto'",
+        )
+    return Desired(
+        actions=(Action("rebuild the initramfs without nouveau", _initramfs_fresh, "update-initramfs -u -k all"),),
+        reboot=Reboot(reason, node.settings.driver.reboot_timeout_s) if reason is not None else None,
+    )
+
+
+def reboot_reason(node: Node) -> str | None:
+    """Tell why the host must be rebooted before its driver can be used, or None."""
+    hardware = node.hardware
+    if hardware.nouveau_loaded:
+        return "nouveau is loaded and holds the GPUs"
+    if "nova_core" in hardware.loaded_modules:
+        return "nova_core is loaded and holds the GPUs"
+    if hardware.module_version is None:
+        return None
+    chosen = plan(node)
+    if _installed(node, chosen) and hardware.module_on_disk not in (None, chosen.version):
+        return None  # it would come up with the wrong module again; `activate` says so
+    if hardware.module_version != chosen.version:
+        return f"driver {hardware.module_version} is loaded, the release has {chosen.version}"
+    if hardware.module_open is not None and hardware.module_open != (chosen.modules == "open"):
+        return (
+            f"the {'open' if hardware.module_open else 'proprietary'} kernel module is loaded, {chosen.modules} wanted"
+        )
+    return None
+
+
+def _installed(node: Node, chosen: DriverPlan) -> bool:
+    return all(p.satisfied_by(node.observed.version_of(p.name)) for p in chosen.packages)
+
+
+def _initramfs_fresh(observed: Observation) -> bool:
+    blacklist = observed.files.get(NOUVEAU)
+    if blacklist is None or INITRAMFS_TOOL not in observed.files:
+        return True
+    images = [f for p, f in observed.files.items() if p.startswith(INITRAMFS_IMAGES) and f.kind == "file"]
+    return all(image.mtime >= blacklist.mtime for image in images)
+
+
+def activate(node: Node) -> Desired:
+    """The modules loaded, and persistence, which keeps the driver from unloading between two users of a GPU."""
+    wanted = node.release.driver.version
+    on_disk = node.hardware.module_on_disk
+    if on_disk not in (None, wanted) and _installed(node, plan(node)):
+        raise NotYetKnown(
+            f"the next `modprobe nvidia` would load {on_disk}, the packages are of {wanted}",
+            remedy="remove the other driver (a .run installer's leftover: `nvidia-uninstall`), then `dkms autoinstall`",
+        )
+    return Desired(
+        modules=tuple(Module(m) for m in BOOT_MODULES),
+        units=(Unit(PERSISTENCE),) if node.settings.driver.persistence else (),
+    )
+
+
+def findings(node: Node) -> Sequence[Finding]:
+    """Prove that the driver answers and is the release's own, in the kernel and in user space alike."""
+    hardware, wanted = node.hardware, node.release.driver.version
+    return (
+        *(_warning(node, text) for text in plan(node).warnings),
+        Finding(
+            check="driver-answers",
+            status="ok" if hardware.smi_state == "ok" else "fail",
+            subject=node.name,
+            expected="nvidia-smi talks to the driver",
+            observed=_smi_words(hardware),
+            impact="no GPU can be used",
+            remedy="read `dmesg | grep -i nvrm`; a GPU that does not come up after a reboot needs a power cycle",
+            source="nvidia-smi",
+        ),
+        _version(node, "driver-loaded", "the kernel", hardware.module_version, wanted),
+        _version(node, "driver-user-space", "user space", hardware.driver_version, wanted),
+    )
+
+
+def _smi_words(hardware: NodeHardware) -> str:
+    if hardware.smi_state == "ok":
+        return f"it does, {len(hardware.gpus)} GPU(s)"
+    first = hardware.smi_message.strip().splitlines()
+    return f"{hardware.smi_state}: {first[0]}" if first else hardware.smi_state
+
+
+def _version(node: Node, check: str, where: str, found: str | None, wanted: str) -> Finding:
+    return Finding(
+        check=check,
+        status="ok" if found == wanted else "fail",
+        subject=node.name,
+        expected=f"driver {wanted} in {where}",
+        observed=found or "none",
+        impact="CUDA refuses to start when kernel and user space differ",
+        remedy="run roles.nvidia_driver again; it reboots the host where the kernel holds the old module",
+        source="/proc/driver/nvidia/version, nvidia-smi",
+    )
+
+
+def _warning(node: Node, text: str) -> Finding:
+    return Finding(
+        check="driver-choice",
+        status="warn",
+        subject=node.name,
+        expected="a supported branch and known GPUs",
+        observed=text,
+        impact="",
+        remedy="",
+        source="catalogue",
+    )
+
+
+__all__ = [
+    "activate",
+    "build",
+    "findings",
+    "install",
+    "machine",
+    "pin",
+    "plan",
+    "platform",
+    "reboot",
+    "reboot_reason",
+    "repository",
+    "watch",
+]
