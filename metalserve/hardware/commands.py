@@ -58,8 +58,9 @@ _NVLINK5_BRIDGES = (
 _NVME_CONTROLLERS = r"""for d in /sys/class/nvme/nvme*; do [ -r "$d/address" ] || continue
 printf '%s\t%s\n' "${d##*/}" "$(cat "$d/address")"; done; :"""
 
-_MODULES = r"""while read -r m _; do case $m in nvidia*|nouveau|nova_core|ib_umad|mlx5_core) printf '%s\n' "$m";; esac
-done </proc/modules"""
+# A kernel built without module support has no /proc/modules; a lab host on such a machine answers through lsmod.
+_MODULES = r"""{ cat /proc/modules 2>/dev/null || lsmod 2>/dev/null; } | while read -r m _; do
+case $m in nvidia*|nouveau|nova_core|ib_umad|mlx5_core) printf '%s\n' "$m";; esac; done"""
 
 _KERNEL_LOG = f"{_limited('dmesg')} | grep -aE 'NVRM|[Nn]vidia|NVIDIA|Xid|nouveau|fallen off the bus' | tail -n 4000"
 
