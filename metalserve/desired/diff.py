@@ -74,7 +74,7 @@ def _changes(desired: Desired, observed: Observation) -> Iterator[Change]:
         if observed.kernel_settings_writable:
             for sysctl in desired.sysctls:
                 live = observed.sysctls.get(sysctl.key)
-                if live is not None and live != sysctl.value:
+                if live is not None and live.split() != sysctl.value.split():
                     yield Change(sysctl, f"sysctl {sysctl.key}: {live} -> {sysctl.value}")
     for unit in desired.units:
         yield from _unit(unit, observed, written)
@@ -120,7 +120,8 @@ def _directory(directory: Directory, observed: Observation) -> Iterator[Change]:
     ):
         yield Change(
             directory,
-            f"directory {directory.path}: {found.mode} {found.owner} -> {directory.mode} {directory.owner}",
+            f"directory {directory.path}: {found.mode} {found.owner}:{found.group} -> "
+            f"{directory.mode} {directory.owner}:{directory.group}",
         )
 
 
@@ -160,6 +161,9 @@ def _unit(unit: Unit, observed: Observation, written: set[str]) -> Iterator[Chan
             verbs += _enablement(unit, found)
         if observed.live and unit.running is not None:
             verbs += _activity(unit, found, observed, written)
+        if observed.live and not verbs and found is not None and found.needs_reload:
+            # A run that died between writing the unit file and the reload; any other verb brings the reload along.
+            verbs.append("daemon-reload")
     if verbs:
         state = f"{found.enabled or '-'}/{found.active or '-'}" if found is not None else "absent"
         yield Change(unit, f"unit {unit.name}: {state} -> {', '.join(verbs)}", tuple(verbs))

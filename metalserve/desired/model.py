@@ -93,7 +93,7 @@ class SigningKey:
     """A repository's public key on the host, accepted only with this fingerprint.
 
     Attributes:
-        path: where it lies on the host (`/etc/apt/keyrings/NAME.asc`).
+        path: where it lies on the host: `/etc/apt/keyrings/metalserve-NAME.asc`, where an observation looks.
         fingerprint: 40 hexadecimal digits of the primary key.
         url: where the host fetches it, or None when `content` is given.
         content: the ASCII-armoured key, or None.

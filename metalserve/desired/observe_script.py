@@ -17,23 +17,27 @@ ms_command() { # name, shell text: output and status of one command, whatever it
   printf '\n@@rc:%s\n' "$?"
 }
 ms_section facts
-printf 'kernel=%s\narch=%s\nhostname=%s\nuid=%s\n' "$(uname -r)" "$(uname -m)" "$(hostname 2>/dev/null || cat /etc/hostname)" "$(id -u)"
+printf 'kernel=%s\narch=%s\nuid=%s\n' "$(uname -r)" "$(uname -m)" "$(id -u)"
+printf 'hostname=%s\n' "$(hostname 2>/dev/null || cat /etc/hostname)"
 printf 'now=%s\n' "$(date +%s.%N)"
 printf 'boot_id=%s\n' "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
 [ -d /run/systemd/system ] && echo live=1 || echo live=0
 [ -e /run/metalserve/reboot-marker ] && echo reboot_marker=1 || echo reboot_marker=0
-if grep -q ' /proc/sys [^ ]* [^ ]* *[^ ]* - ' /proc/self/mountinfo 2>/dev/null && \
-   awk '$5=="/proc/sys"{o=$6} END{exit !(o ~ /(^|,)ro(,|$)/)}' /proc/self/mountinfo; then echo proc_sys_rw=0; else echo proc_sys_rw=1; fi
+# A container has /proc/sys mounted read-only over itself; the last such mount counts.
+if awk '$5=="/proc/sys"{o=$6} END{exit !(o ~ /(^|,)ro(,|$)/)}' /proc/self/mountinfo 2>/dev/null
+then echo proc_sys_rw=0; else echo proc_sys_rw=1; fi
 printf 'virt=%s\n' "$(systemd-detect-virt 2>/dev/null || :)"
 printf 'memory_kib=%s\n' "$(awk '/^MemTotal/{print $2}' /proc/meminfo)"
 if [ -d /sys/firmware/efi ]; then
-  sb=$(od -An -t u1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c 2>/dev/null | tr -d ' ')
+  sb=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+  sb=$(od -An -t u1 -j4 -N1 "$sb" 2>/dev/null | tr -d ' ')
   echo "secure_boot=${sb:-unknown}"
 else echo secure_boot=0; fi
 ms_section os-release
 cat /etc/os-release 2>/dev/null
 ms_section packages
-if command -v dpkg-query >/dev/null; then dpkg-query -W -f='${db:Status-Abbrev}\t${Package}\t${Version}\n' 2>/dev/null; fi
+if command -v dpkg-query >/dev/null
+then dpkg-query -W -f='${db:Status-Abbrev}\t${Package}\t${Version}\n' 2>/dev/null; fi
 """
 
 _FILES = r"""

@@ -270,6 +270,6 @@ def _keys(text: str) -> dict[str, tuple[str, ...]]:
         elif line.startswith("pub:"):
             primary = True
         elif line.startswith("fpr:") and primary and path:
-            keys[path].append(line.split(":")[9].upper())
+            keys[path] += [field.upper() for field in line.split(":")[9:10]]
             primary = False
     return {name: tuple(prints) for name, prints in keys.items()}

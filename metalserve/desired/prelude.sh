@@ -4,17 +4,30 @@ LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL DEBIAN_FRONTEND NEEDRESTART_MODE PATH
 umask 022
+MS_RUN=${MS_RUN:-/run/metalserve}
 
 ms_step() { printf '@@ms:step %s\n' "$1"; }
 ms_fail() { printf '%s\n' "$1" >&2; exit 1; }
+
+# ms_apply_lock: only one mending script at a time, also when one was left running by a run that was cut off.
+# File descriptor 8 holds it. The changes themselves run without it (see render.py): a daemon that a package starts
+# would otherwise keep the host locked for as long as it lives.
+ms_apply_lock() {
+  mkdir -p "$MS_RUN"
+  exec 8>>"$MS_RUN/apply"
+  flock -w "${MS_LOCK_TIMEOUT:-600}" 8 ||
+    ms_fail "a script that an earlier run left on this host is still at work ($(cat "$MS_RUN/applying" 2>/dev/null)) -> wait for it or end it, then run again"
+  printf 'process %s since %s\n' "$$" "$(date '+%Y-%m-%d %H:%M:%S %Z')" >"$MS_RUN/applying"
+}
 
 # ms_put PATH MODE OWNER GROUP: standard input becomes the file, whole or not at all.
 ms_put() {
   ms_dir=$(dirname "$1")
   mkdir -p "$ms_dir"
   ms_new=$(mktemp "$ms_dir/.metalserve.XXXXXXXX")   # mktemp makes it 0600: no moment at which others can read it
-  if base64 -d >"$ms_new" && chown "$3:$4" "$ms_new" && chmod "$2" "$ms_new" && sync "$ms_new"; then
-    mv -fT "$ms_new" "$1" && sync "$ms_dir"
+  if base64 -d >"$ms_new" && chown "$3:$4" "$ms_new" && chmod "$2" "$ms_new" && sync "$ms_new" &&
+    mv -fT "$ms_new" "$1"; then
+    sync "$ms_dir"
   else
     rm -f "$ms_new"; ms_fail "could not write $1 (disk full?): $(df -h "$ms_dir" | tail -n 1)"
   fi
@@ -23,7 +36,7 @@ ms_put() {
 # ms_apt ARGS: apt-get that waits for another process' lock, up to MS_LOCK_TIMEOUT seconds in real time.
 ms_apt() {
   ms_deadline=$(( $(date +%s) + ${MS_LOCK_TIMEOUT:-600} ))
-  ms_log=$(mktemp /run/metalserve-apt.XXXXXXXX)
+  ms_log=$(mktemp "$MS_RUN/apt.XXXXXXXX")
   while :; do
     ms_rc=0
     apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=5 -o APT::Install-Recommends=false \
@@ -59,7 +72,7 @@ ms_version() {
 # ms_key PATH FINGERPRINT: standard input (ASCII armour or binary) becomes the keyring if it has that fingerprint.
 ms_key() {
   mkdir -p "$(dirname "$1")"
-  ms_new=$(mktemp /run/metalserve-key.XXXXXXXX)
+  ms_new=$(mktemp "$MS_RUN/key.XXXXXXXX")
   cat >"$ms_new"
   ms_found=$(gpg --batch --show-keys --with-colons "$ms_new" 2>/dev/null | awk -F: '/^pub:/{p=1} /^fpr:/&&p{print toupper($10); p=0}' | tr '\n' ' ')
   case " $ms_found" in

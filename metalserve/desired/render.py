@@ -21,6 +21,11 @@ from metalserve.desired.model import (
     Unit,
 )
 
+RUN_FROM_STDIN = 'eval "$(cat)" </dev/null'
+"""The command that runs a script given by standard input: never in argv, never in a file, so neither `ps` nor a log
+shows its secrets, and nothing that it starts can eat the rest of it."""
+
+_RELOAD = "if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi"
 _SYSTEMD_PATHS = ("/etc/systemd/system/", "/etc/systemd/", "/run/systemd/system/", "/usr/lib/systemd/system/")
 
 
@@ -40,7 +45,9 @@ def render(changes: Sequence[Change], *, lock_timeout_s: int = 600) -> str:
     Returns:
         POSIX shell text, to be given to `sh` by standard input or a private file: it holds secrets.
     """
-    lines = ["set -eu", f"MS_LOCK_TIMEOUT={lock_timeout_s}", prelude()]
+    # Errors go the way of the output: pyinfra reads the two in separate greenlets, and their order would be lost.
+    # The brackets make a subshell that does not have the lock's descriptor, so no daemon started in it inherits it.
+    lines = ["set -eu", "exec 2>&1", f"MS_LOCK_TIMEOUT={lock_timeout_s}", prelude(), "ms_apply_lock", "("]
     packages = [c for c in changes if isinstance(c.resource, Package)]
     units = [c for c in changes if isinstance(c.resource, Unit)]
     done_packages = done_reload = False
@@ -55,13 +62,14 @@ def render(changes: Sequence[Change], *, lock_timeout_s: int = 600) -> str:
             continue
         if isinstance(resource, Unit) and not done_reload:
             # One reload for all units, before the first of them: unit files were written above.
-            lines.append("if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi")
+            lines.append(_RELOAD)
             done_reload = True
         lines.append(f"ms_step {shlex.quote(change.summary)}")
         lines += _resource(change)
     if not units and any(isinstance(c.resource, File) and c.resource.path.startswith(_SYSTEMD_PATHS) for c in changes):
-        lines.append("if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi")
-    lines.append("ms_step done")
+        lines.append(_RELOAD)
+    # Not last in the script: dash runs a last subshell without a fork, and would close the lock with the descriptor.
+    lines += [":", ") 8>&-", "ms_step done"]
     return "\n".join(lines) + "\n"
 
 
@@ -72,7 +80,7 @@ def _resource(change: Change) -> list[str]:
         case Directory(path=path, mode=mode, owner=owner, group=group):
             q = shlex.quote(path)
             return [
-                f"if [ -e {q} ] && [ ! -d {q} ]; then ms_fail '{path} exists and is no directory -> move it away'; fi",
+                f"if [ -e {q} ] && [ ! -d {q} ]; then ms_fail {q}' exists and is no directory -> move it away'; fi",
                 f"mkdir -p {q}; chown {owner}:{group} {q}; chmod {mode} {q}",
             ]
         case SigningKey() as key:
@@ -108,7 +116,7 @@ def _key(key: SigningKey) -> list[str]:
     url = shlex.quote(key.url or "")
     # Fetched to a file first: in a pipe, a failed download would look like a key with a wrong fingerprint.
     return [
-        "ms_download=$(mktemp /run/metalserve-key.XXXXXXXX)",
+        'ms_download=$(mktemp "$MS_RUN/download.XXXXXXXX")',
         f'curl -fsSL --retry 3 --connect-timeout 10 -o "$ms_download" {url} || '
         f"ms_fail 'could not fetch the repository key -> check repositories.*.key.url and the network'",
         f'{target} <"$ms_download"; rm -f "$ms_download"',
@@ -117,6 +125,8 @@ def _key(key: SigningKey) -> list[str]:
 
 def _unit_command(verb: str, name: str) -> str:
     q = shlex.quote(name)
+    if verb == "daemon-reload":
+        return ":  # done above, once for all units"
     if verb == "reload":
         return f"systemctl reload-or-restart {q}"
     if verb in ("start", "restart"):
@@ -127,7 +137,7 @@ def _unit_command(verb: str, name: str) -> str:
         )
     if verb == "mask":
         # `systemctl mask` refuses where a real file stands in /etc; the link is what it would make.
-        return f"ln -sfT /dev/null /etc/systemd/system/{q}; if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi"
+        return f"ln -sfT /dev/null /etc/systemd/system/{q}; {_RELOAD}"
     return f"systemctl -q {verb} {q}"
 
 
@@ -135,9 +145,10 @@ def _packages(changes: Iterable[Change]) -> list[str]:
     wanted = [c.resource for c in changes if isinstance(c.resource, Package)]
     install = [p for p in wanted if p.present]
     remove = [p for p in wanted if not p.present]
-    # An update or an unattended upgrade that was cut off leaves dpkg half-way; everything else fails until it is healed.
+    # An update or an unattended upgrade that was cut off leaves dpkg half-way; all else fails until that is healed.
     lines = [
-        "if [ -n \"$(dpkg --audit 2>/dev/null)\" ]; then ms_step 'dpkg was left half-way: configure'; dpkg --configure -a || ms_apt -f install; fi"
+        'if [ -n "$(dpkg --audit 2>/dev/null; ls -A /var/lib/dpkg/updates 2>/dev/null)" ]; then',
+        "ms_step 'dpkg was left half-way: configure'; dpkg --configure -a || ms_apt -f install; fi",
     ]
     if remove:
         names = " ".join(shlex.quote(p.name) for p in remove)
@@ -146,7 +157,7 @@ def _packages(changes: Iterable[Change]) -> list[str]:
         lines += [
             f"ms_step {shlex.quote('package lists, for ' + ', '.join(p.name for p in install))}",
             "ms_apt update || ms_fail 'apt-get update failed -> check the repositories and the network'",
-            f"ms_step {shlex.quote('packages ' + ' '.join(p.name if p.version is None else f'{p.name}={p.version}' for p in install))}",
+            f"ms_step {shlex.quote('packages ' + ' '.join(_words(p) for p in install))}",
         ]
         # Versions are resolved one by one first, so that a missing one is told before anything is installed.
         words = []
@@ -157,6 +168,11 @@ def _packages(changes: Iterable[Change]) -> list[str]:
                 lines.append(f"ms_v{i}=$(ms_version {shlex.quote(package.name)} {shlex.quote(package.version)})")
                 words.append(f'{shlex.quote(package.name)}="$ms_v{i}"')
         lines.append(
-            f"ms_apt install --allow-downgrades --allow-change-held-packages {' '.join(words)} || ms_fail 'apt-get install failed'"
+            f"ms_apt install --allow-downgrades --allow-change-held-packages {' '.join(words)} || "
+            "ms_fail 'apt-get install failed'"
         )
     return lines
+
+
+def _words(package: Package) -> str:
+    return package.name if package.version is None else f"{package.name}={package.version}"

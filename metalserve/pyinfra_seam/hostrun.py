@@ -20,16 +20,13 @@ from metalserve.desired.model import Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observe_script import observation_script
 from metalserve.desired.observed import Observation, parse_observation
-from metalserve.desired.render import render
+from metalserve.desired.render import RUN_FROM_STDIN, render
 from metalserve.errors import MetalserveError
 from metalserve.hardware.commands import COMMANDS
 from metalserve.pyinfra_seam import lock as lock_module
 from metalserve.pyinfra_seam.report import Failure, HostReport, RunReport
 from metalserve.releases import load_release
 from metalserve.settings import HostSettings
-
-# The script arrives by standard input: never in argv, never in a file, so neither `ps` nor a log shows its secrets.
-_RUN_STDIN = 'eval "$(cat)" </dev/null'
 
 
 class HostRun:
@@ -81,7 +78,7 @@ class HostRun:
         arguments = {**self._connector_arguments, "_stdin": [script], "_timeout": timeout_s}
         self.report.sessions += 1
         try:
-            ok, output = self.host.run_shell_command(StringCommand(_RUN_STDIN), **arguments)
+            ok, output = self.host.run_shell_command(StringCommand(RUN_FROM_STDIN), **arguments)
         except TimeoutError as error:
             raise MetalserveError(
                 f"no answer within {timeout_s} s", remedy="look at the host's console or BMC"
