@@ -1,0 +1,135 @@
+"""The store of models on a host: where a model lies, and whether what lies there is what was proved. Pure.
+
+    MOUNT/ORGANISATION--NAME/REVISION/            published: every byte hashed, never changed again
+    MOUNT/ORGANISATION--NAME/.partial-REVISION/   being fetched
+    MOUNT/ORGANISATION--NAME/REVISION/.metalserve-manifest    what was hashed, with sizes and times
+
+A directory is published by one rename, after the last byte was proved; `files/weights/stage.sh` does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
+
+from metalserve.settings import ModelSettings
+from metalserve.weights.manifest import Manifest
+
+MARKER = ".metalserve-manifest"
+_HEADER = "metalserve-manifest 1"
+_RULE = "@@listing"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlace:
+    """Where one revision of a model lies on a host."""
+
+    store: str
+    revision: str
+
+    @property
+    def published(self) -> str:
+        """The directory that an engine is given."""
+        return f"{self.store}/{self.revision}"
+
+    @property
+    def marker(self) -> str:
+        """The file in it that says what was hashed."""
+        return f"{self.published}/{MARKER}"
+
+    @property
+    def partial(self) -> str:
+        """The directory that is being filled."""
+        return f"{self.store}/.partial-{self.revision}"
+
+
+def place_of(mount: str, model: ModelSettings) -> ModelPlace:
+    """Return where `model` lies below the mount point of the models."""
+    return ModelPlace(f"{mount}/{model.name.replace('/', '--')}", model.revision)
+
+
+def file_list(manifest: Manifest) -> str:
+    """Return the list that the staging script reads: SHA-256, size, path as in a URL, path; one file a line."""
+    return "".join(f"{f.sha256}\t{f.size}\t{quote(f.path)}\t{f.path}\n" for f in manifest.files)
+
+
+def source_url(model: ModelSettings) -> str:
+    """Return the base URL of the model's files, as model hubs lay them out."""
+    return f"{model.source}/{model.name}/resolve/{model.revision}"
+
+
+def inspect_command(place: ModelPlace) -> str:
+    """Return the shell command whose output `inspect` reads: marker and listing, no byte of a model is read."""
+    published, partial = shlex.quote(place.published), shlex.quote(place.partial)
+    return (
+        f"if [ -d {published} ]; then cd {published}; cat {MARKER} 2>/dev/null || echo no marker; echo {_RULE}; "
+        f"find . ! -type d ! -path ./{MARKER} -printf '%s\\t%T@\\t%P\\n'; "
+        f"elif [ -d {partial} ]; then "
+        f"find {partial} -type f -printf '%s\\n' | awk '{{n+=$1}} END{{printf \"partial %.0f\\n\", n}}'; "
+        "else echo absent; fi"
+    )
+
+
+State = Literal["absent", "partial", "published", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What lies in the store.
+
+    Attributes:
+        state: `absent`, `partial` (being fetched), `published` (as it was when its bytes were hashed), or
+            `changed` (published once, but no longer like that, or of another manifest).
+        bytes_there: bytes found.
+        what: in words, why it is `changed`.
+    """
+
+    state: State
+    bytes_there: int = 0
+    what: str = ""
+
+
+def inspect(text: str, manifest: Manifest) -> StoreState:
+    """Judge the output of `inspect_command` against a manifest.
+
+    Sizes and times are compared with those that the files had when they were hashed: a byte that changed since
+    has changed a time. Anything that the manifest does not name counts as a change too.
+    """
+    head, rule, body = text.partition(f"{_RULE}\n")
+    words = head.split()
+    if not rule:
+        if words[:1] == ["partial"] and words[1:2] and words[1].isdigit():
+            return StoreState("partial", int(words[1]))
+        return StoreState("absent")
+    found = _rows(body)
+    total = sum(size for size, _ in found.values())
+    lines = head.splitlines()
+    if lines[:1] != [_HEADER]:
+        return StoreState("changed", total, "it has no marker of metalserve")
+    wanted = hashlib.sha256(file_list(manifest).encode()).hexdigest()
+    if lines[1:2] != [f"list {wanted}"]:
+        return StoreState("changed", total, "it was staged from another manifest")
+    proved = _rows("\n".join(lines[2:]))
+    sizes = {f.path: f.size for f in manifest.files}
+    for path in sorted(sizes.keys() | found.keys()):
+        if path not in sizes:
+            return StoreState("changed", total, f"{path} is not in the manifest")
+        if path not in found:
+            return StoreState("changed", total, f"{path} is missing")
+        if found[path][0] != sizes[path]:
+            return StoreState("changed", total, f"{path} has {found[path][0]} bytes instead of {sizes[path]}")
+        if found[path] != proved.get(path):
+            return StoreState("changed", total, f"{path} was changed after its bytes were proved")
+    return StoreState("published", total)
+
+
+def _rows(text: str) -> dict[str, tuple[int, str]]:
+    rows: dict[str, tuple[int, str]] = {}
+    for line in text.splitlines():
+        parts = line.split("\t", 2)
+        if len(parts) == 3 and parts[0].isdigit():
+            rows[parts[2]] = (int(parts[0]), parts[1])
+    return rows
