@@ -1,0 +1,79 @@
+#!/bin/sh
+# metalserve lab: put the simulated tools into a root file system. Usage: install.sh [ROOT]   (default: /)
+# The tools themselves live in /opt/metalserve-lab, which each host binds from its own simulation directory.
+set -eu
+root=${1:-/}
+root=${root%/}
+real=/usr/metalserve-lab
+mkdir -p "$root$real" "$root/etc/systemd/system" "$root/usr/bin" "$root/usr/sbin"
+
+# Where a package puts a tool, spelled as the package spells it: a diversion of /usr/sbin/modprobe does not
+# catch /sbin/modprobe of Debian 12, although they are the same file.
+owned() {
+  for list in "$root"/var/lib/dpkg/info/"$1".list "$root"/var/lib/dpkg/info/"$1":*.list; do
+    if [ -f "$list" ] && grep -E "^(/usr)?/s?bin/$2\$" "$list"; then return; fi
+  done
+  echo "$3"
+}
+
+divert() { # package tool default-path
+  for path in $(owned "$1" "$2" "$3"); do
+    target=$real/$2
+    [ -e "$root$target" ] || [ -L "$root$target" ] && target=$real/$2.$(echo "$path" | tr / _)
+    dpkg-divert --root="$root/" --local --quiet --rename --divert "$target" --add "$path"
+    rm -f "$root$path"
+    cat >"$root$path" <<WRAPPER
+#!/bin/sh
+# metalserve lab: answers for simulated hardware, hands everything else to the real tool
+[ -x /opt/metalserve-lab/bin/$2 ] && exec /opt/metalserve-lab/bin/$2 "\$@"
+[ -x $target ] && exec $target "\$@"
+echo "$2: not installed" >&2
+exit 127
+WRAPPER
+    chmod 755 "$root$path"
+  done
+}
+
+divert pciutils lspci /usr/bin/lspci
+divert nvme-cli nvme /usr/sbin/nvme
+divert util-linux dmesg /usr/bin/dmesg
+divert udev udevadm /usr/bin/udevadm
+for tool in modprobe rmmod modinfo; do divert kmod $tool /usr/sbin/$tool; done
+divert kmod lsmod /usr/bin/lsmod
+
+cat >"$root/etc/systemd/system/metalserve-lab-sim.service" <<'UNIT'
+[Unit]
+Description=metalserve lab: simulated hardware comes up
+DefaultDependencies=no
+After=local-fs.target metalserve-lab-prepare.service systemd-tmpfiles-setup-dev.service
+Before=sysinit.target shutdown.target
+Conflicts=shutdown.target
+ConditionPathExists=/opt/metalserve-lab/profile.json
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/opt/metalserve-lab/bin/boot
+
+[Install]
+WantedBy=sysinit.target
+UNIT
+
+cat >"$root/etc/systemd/system/metalserve-lab-watch.service" <<'UNIT'
+[Unit]
+Description=metalserve lab: faults and disk links of the simulated hardware
+After=metalserve-lab-sim.service
+ConditionPathExists=/opt/metalserve-lab/profile.json
+
+[Service]
+ExecStart=/opt/metalserve-lab/bin/watch
+Restart=always
+RestartSec=2
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+
+mkdir -p "$root/etc/systemd/system/sysinit.target.wants" "$root/etc/systemd/system/multi-user.target.wants"
+ln -sf /etc/systemd/system/metalserve-lab-sim.service "$root/etc/systemd/system/sysinit.target.wants/"
+ln -sf /etc/systemd/system/metalserve-lab-watch.service "$root/etc/systemd/system/multi-user.target.wants/"
