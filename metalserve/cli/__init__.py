@@ -19,7 +19,6 @@ COMMANDS = {
     "read": "Read the output of a hardware tool (nvidia-smi, lspci, ...) into JSON.",
     "release": "List, show and check releases.",
     "settings": "Show every host setting: type, unit, default.",
-    "weights": "Make and check manifests of model weights.",
     "vllm": "Check vLLM flags against a pinned release.",
     "weights": "Make manifests of models.",
 }
