@@ -67,6 +67,34 @@ ExecStart=/usr/local/sbin/metalserve-lab-prepare
 WantedBy=sysinit.target
 """
 
+# Where the machine's own root may not raise limits (a small virtual machine, say), a container that asks for
+# unlimited locked memory, as every GPU container does, would not start: it gets what there is instead.
+RUNC = """\
+#!/usr/bin/python3 -IS
+# metalserve lab: hands everything to the real runc; limits above this machine's own are lowered to them.
+import json, os, resource, sys
+
+words = sys.argv[1:]
+if "create" in words or "run" in words:
+    place = "."
+    for number, word in enumerate(words):
+        if word in ("--bundle", "-b"):
+            place = words[number + 1]
+        elif word.startswith("--bundle="):
+            place = word.split("=", 1)[1]
+    path = os.path.join(place, "config.json")
+    with open(path) as stream:
+        config = json.load(stream)
+    for limit in config.get("process", {}).get("rlimits", []):
+        highest = resource.getrlimit(getattr(resource, limit["type"]))[1]
+        if highest != resource.RLIM_INFINITY:
+            limit["hard"] = min(limit["hard"], highest)
+            limit["soft"] = min(limit["soft"], highest)
+    with open(path, "w") as stream:
+        json.dump(config, stream)
+os.execv("/usr/sbin/runc", ["runc", *words])
+"""
+
 NETWORK = """\
 [Match]
 Name=host0
@@ -98,7 +126,7 @@ ConditionVirtualization=
 
 [Service]
 ExecStart=
-ExecStart=/usr/sbin/chronyd -x $DAEMON_OPTS
+ExecStart=!/usr/sbin/chronyd -x $DAEMON_OPTS
 """
 TIMESYNCD = """\
 [Unit]
@@ -131,6 +159,8 @@ def configure(root: Path, layout: Layout, suite: str) -> None:
     _write(root / "etc/ssh/sshd_config.d/10-metalserve-lab.conf", SSHD)
     _write(root / "etc/resolv.conf", "# a lab host knows the other hosts by /etc/hosts, and nothing else\n")
     _write(root / "etc/fstab", "")
+    if not may_raise_limits():
+        _write(root / "usr/local/sbin/runc", RUNC, mode=0o755)
     _apt(root, layout, suite)
     for pattern in ("etc/ssh/ssh_host_*", "etc/machine-id", "var/lib/dbus/machine-id", "etc/hostname"):
         for path in root.glob(pattern):
@@ -138,6 +168,14 @@ def configure(root: Path, layout: Layout, suite: str) -> None:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_OFFLINE": "1", "LC_ALL": "C.UTF-8"}
     for unit in ("systemd-networkd.service", "metalserve-lab-prepare.service", "ssh.service"):
         run(["chroot", root, "systemctl", "enable", unit], env=environment)
+
+
+def may_raise_limits(status: Path = Path("/proc/self/status")) -> bool:
+    """Tell whether root may raise resource limits on this machine (CAP_SYS_RESOURCE, bit 24)."""
+    for line in status.read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            return bool(int(line.split()[1], 16) >> 24 & 1)
+    return True
 
 
 def _apt(root: Path, layout: Layout, suite: str) -> None:

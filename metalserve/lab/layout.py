@@ -93,6 +93,16 @@ class Layout:
         """The host's port on the bridge, named by systemd-nspawn."""
         return f"vb-{self.machine_name(index)}"
 
+    @property
+    def lock(self) -> Path:
+        """Held by whoever changes the lab."""
+        return Path(f"/run/metalserve-{self.namespace}.lock")
+
+    @property
+    def owner_file(self) -> Path:
+        """Says which directory the lab of this number lies in."""
+        return Path(f"/run/metalserve-{self.namespace}.json")
+
     # -- files -----------------------------------------------------------------------------------------------
     @property
     def cache(self) -> Path:

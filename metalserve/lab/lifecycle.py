@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
+from metalserve.lab import delay as links
+from metalserve.lab import distribution, drives, faults, hosts, network, parts, rootfs, service
 from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, load_fleet, running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.mirrors import machine_mirrors
@@ -46,7 +48,7 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
     """
     check_machine()
     fleet = load_fleet(fleet_name)
-    with exclusive(layout.root, "up"):
+    with exclusive(layout.lock, "up"):
         running = _hosts(layout, fleet)
         _claim(layout, fleet_name, running)
         load_modules()
@@ -95,7 +97,7 @@ def _hosts(layout: Layout, fleet: Fleet) -> list[RunningHost]:
 
 def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
     """Make sure that names and addresses are ours, and clear what a crashed lab has left."""
-    owner = read_json(_owner_file(layout))
+    owner = read_json(layout.owner_file)
     if owner and owner["root"] != str(layout.root) and (Path(owner["root"]) / "fleet.json").exists():
         raise MetalserveError(
             f"another lab with number {layout.lab_id} is up in {owner['root']}",
@@ -122,14 +124,11 @@ def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
     else:
         _remove_hosts(layout)
         service.stop(layout)
+        links.stop(layout)
         network.down(layout)
     layout.root.mkdir(parents=True, exist_ok=True)
     layout.root.chmod(0o755)
-    write_json(_owner_file(layout), {"root": str(layout.root)})
-
-
-def _owner_file(layout: Layout) -> Path:
-    return Path(f"/run/metalserve-{layout.namespace}.json")
+    write_json(layout.owner_file, {"root": str(layout.root)})
 
 
 def _keys(layout: Layout, wanted: list[RunningHost]) -> SigningKey:
@@ -214,7 +213,7 @@ def reset(layout: Layout, names: Iterable[str], *, step: Step = silent) -> None:
     check_machine()
     fleet = running_fleet(layout)
     chosen = [fleet.host(name) for name in names] or fleet.hosts
-    with exclusive(layout.root, "reset"):
+    with exclusive(layout.lock, "reset"):
         for suite in sorted({host.suite for host in chosen}):
             rootfs.build_layer(layout, suite)
         with step(f"{len(chosen)} hosts made bare"):
@@ -228,15 +227,16 @@ def reset(layout: Layout, names: Iterable[str], *, step: Step = silent) -> None:
 def down(layout: Layout, *, keep_cache: bool = False, step: Step = silent) -> None:
     """Stop everything that the lab started and remove everything that it made."""
     check_machine()
-    with exclusive(layout.root, "down"):
-        owner = read_json(_owner_file(layout))
+    with exclusive(layout.lock, "down"):
+        owner = read_json(layout.owner_file)
         with step("hosts"):
             _remove_hosts(layout)
         with step("network and files"):
             service.stop(layout)
+            links.stop(layout)
             if owner is None or owner["root"] == str(layout.root):
                 network.down(layout)
-                _owner_file(layout).unlink(missing_ok=True)
+                layout.owner_file.unlink(missing_ok=True)
             unmount_below(layout.root)
             drives.detach_below(layout.root)
             for path in layout.root.iterdir() if layout.root.is_dir() else ():
@@ -245,7 +245,7 @@ def down(layout: Layout, *, keep_cache: bool = False, step: Step = silent) -> No
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             if not keep_cache and layout.root.is_dir():
                 layout.root.rmdir()
-    layout.root.with_name(layout.root.name + ".lock").unlink(missing_ok=True)
+            layout.lock.unlink(missing_ok=True)
 
 
 def _remove_hosts(layout: Layout) -> None:
@@ -254,3 +254,82 @@ def _remove_hosts(layout: Layout) -> None:
     with ThreadPoolExecutor(max_workers=4) as pool:
         for done in [pool.submit(hosts.remove_directory, layout, name) for name in names]:
             done.result()
+
+
+def status(layout: Layout) -> list[dict[str, Any]]:
+    """Look at every host: name, address, state, profile, suite, boots, names of its faults."""
+
+    def one(host: RunningHost) -> dict[str, Any]:
+        recorded = read_json(layout.host(host.name) / "state.json") or {}
+        active = [
+            f"{each['kind']}{' gpu ' + str(each['gpu']) if 'gpu' in each else ''}"
+            for each in faults.active(layout.host(host.name))
+        ]
+        return {
+            **host.model_dump(include={"name", "address", "profile", "suite"}),
+            "state": hosts.state_of(layout, host),
+            "boots": recorded.get("boots", 0),
+            "faults": active,
+            "simulated": True,
+        }
+
+    fleet = running_fleet(layout)
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return list(pool.map(one, fleet.hosts))
+
+
+def start(layout: Layout, name: str) -> None:
+    """Switch a host on and wait until it has booted."""
+    check_machine()
+    host = running_fleet(layout).host(name)
+    hosts.start(layout, host)
+    wait_until_up(layout, [host])
+
+
+def reboot(layout: Layout, host: RunningHost, *, wait: bool = True) -> None:
+    """Reboot a host; with `wait`, return when it has booted again.
+
+    Raises:
+        MetalserveError: it does not run, or is not back in time.
+    """
+    file = layout.host(host.name) / "state.json"
+    boots = (read_json(file) or {}).get("boots", 0)
+    hosts.reboot(layout, host)
+    deadline = time.monotonic() + BOOT_TIMEOUT_S
+    while wait and (read_json(file) or {}).get("boots", 0) == boots:
+        if time.monotonic() > deadline:
+            raise MetalserveError(
+                "the host did not go down", where=host.name, remedy=f"metalserve lab stop {host.name} --now"
+            )
+        time.sleep(0.1)
+    if wait:
+        wait_until_up(layout, [host])
+
+
+def fault(
+    layout: Layout, host: RunningHost, kind: str, gpu: int | None = None, *, sticky: bool = False
+) -> dict[str, Any]:
+    """Begin a fault; those from outside the host (its cable) act here."""
+    entry = faults.inject(layout.host(host.name), kind, gpu, sticky=sticky)
+    if kind == "unreachable":
+        hosts.plug(layout, host, connected=False)
+    return entry
+
+
+def heal(layout: Layout, host: RunningHost, kind: str | None = None) -> list[dict[str, Any]]:
+    """End a host's faults, or those of one kind; returns those that ended."""
+    ended = faults.heal(layout.host(host.name), kind)
+    if kind in (None, "unreachable"):
+        hosts.plug(layout, host, connected=True)
+    return ended
+
+
+def delay(layout: Layout, milliseconds: float) -> str:
+    """Set the delay of the link to the hosts; returns a sentence that says what was done."""
+    check_machine()
+    running_fleet(layout)
+    method = links.set_delay(layout, milliseconds)
+    if method == "none":
+        return "no delay"
+    how = "the kernel's netem" if method == "netem" else "a process of the lab's: this kernel has no netem"
+    return f"{milliseconds:g} ms added to each round trip between this machine and the hosts (by {how})"

@@ -149,15 +149,16 @@ def managed_by_systemd() -> bool:
 
 
 @contextmanager
-def exclusive(root: Path, what: str) -> Iterator[None]:
+def exclusive(path: Path, what: str) -> Iterator[None]:
     """Hold the lab's lock.
+
+    Args:
+        path: the lock's file; not in the lab's directory, which `down` removes while it holds the lock.
+        what: the command, for whoever finds the lock held.
 
     Raises:
         MetalserveError: another `metalserve lab` holds it; it is named.
     """
-    # beside the directory, not in it: `down` removes the directory while it holds the lock
-    root.parent.mkdir(parents=True, exist_ok=True)
-    path = root.with_name(root.name + ".lock")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
@@ -165,7 +166,7 @@ def exclusive(root: Path, what: str) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
             raise MetalserveError(
-                f"the lab is held by {holder}", where=str(root), remedy="wait until it is done"
+                f"the lab is held by {holder}", where="metalserve lab", remedy="wait until it is done"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"`metalserve lab {what}` (pid {os.getpid()})".encode(), 0)
