@@ -95,6 +95,7 @@ def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
     run = current()
     if run.failed or run.node is None or (live_only and not run.node.observed.live):
         return
+    foreseen = True
     try:
         changes = difference(decide(run.node), run.node.observed)
     except NotYetKnown as reason:
@@ -109,7 +110,9 @@ def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
             run.report.planned.append((run.role_name, name, change.summary))
             _say(run, f"{run.role_name} / {name}: {change.summary}")
         run.pending += changes
-    _stage(name=name, role_name=run.role_name, stage_name=name, decide=decide)
+        # Nothing to do as the host is now; decided again in its turn, after what comes before it.
+        foreseen = bool(changes)
+    _stage(name=name, role_name=run.role_name, stage_name=name, decide=decide, foreseen=foreseen)
 
 
 def _say(run: HostRun, line: str) -> None:
@@ -117,10 +120,11 @@ def _say(run: HostRun, line: str) -> None:
 
 
 @operation(is_idempotent=True)
-def _stage(role_name: str, stage_name: str, decide: Decide) -> Iterator[FunctionCommand]:
+def _stage(role_name: str, stage_name: str, decide: Decide, foreseen: bool) -> Iterator[FunctionCommand]:
     run = current()
     if not run.executing:
-        yield FunctionCommand(_succeed, (), {})  # only counted: the decision was made and shown already
+        if foreseen:  # only counted: the decision was made and shown already
+            yield FunctionCommand(_succeed, (), {})
         return
     run.run.executed = True
     run.role_name = role_name
