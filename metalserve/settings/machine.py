@@ -21,6 +21,14 @@ class ExpectSettings(Section):
     nvlinks_per_gpu: int | None = Field(None, ge=0, description="active NVLinks of each GPU")
     nvme_count: int | None = Field(None, ge=0, description="number of NVMe drives")
 
+    @field_validator("gpu")
+    @classmethod
+    def _gpu(cls, value: str | None) -> str | None:
+        # Held to a form before the catalogue's message may quote it.
+        if value is not None and not re.fullmatch(r"[a-z0-9-]{1,40}", value):
+            raise problem("must be a GPU's id in the catalogue, in small letters, such as 'h100-sxm'")
+        return value
+
 
 class HostBaseSettings(Section):
     """The base system."""

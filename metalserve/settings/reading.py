@@ -133,9 +133,7 @@ def _words(detail: ErrorDetails) -> str:
 def _hint(location: tuple[int | str, ...], schema: type[BaseModel], extra_names: Iterable[str]) -> str:
     """Return ` (did you mean 'X'?)` for an unknown key: a near sibling, else the same name in another section."""
     *path, last = (str(part) for part in location)
-    level: type[BaseModel] | None = schema
-    for step in path:
-        level = _section_of(level, step) if level else None
+    level = _level(schema, path)
     siblings = list(level.model_fields) if level else []
     names = siblings + list(extra_names) if not path else siblings
     elsewhere = [dotted for dotted in dotted_names(schema) if dotted.split(".")[-1] == last]
@@ -143,6 +141,20 @@ def _hint(location: tuple[int | str, ...], schema: type[BaseModel], extra_names:
     if near:
         return f" (did you mean {' or '.join(map(repr, near))}?)"
     return f"; known here: {', '.join(siblings)}" if siblings else ""
+
+
+def _level(schema: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    """Return the section at `path`, through lists and dicts of sections, or None when there is none."""
+    annotation: Any = schema
+    for step in path:
+        section = section_in(annotation)
+        if section is not None:
+            annotation = section.model_fields[step].annotation if step in section.model_fields else None
+        elif typing.get_origin(annotation) in (list, dict):  # the step is an index or a key
+            annotation = typing.get_args(annotation)[-1]
+        else:
+            return None
+    return section_in(annotation)
 
 
 def dotted_names(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
