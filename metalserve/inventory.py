@@ -7,7 +7,7 @@ from typing import Any
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.errors import MetalserveError
-from metalserve.releases import check_release, load_release, no_such_release, release_names
+from metalserve.releases import Release, check_release, load_release
 from metalserve.secrets import SecretError, resolve
 from metalserve.settings import HostSettings, SettingsError
 from metalserve.weights.manifest import Manifest, ManifestError, load_manifest
@@ -32,7 +32,7 @@ def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> 
     pairs = list(hosts)
     settings: dict[str, HostSettings] = {}
     problems: list[str] = []
-    known: dict[str, list[str]] = {}
+    releases = _Releases()
     manifests: dict[str, Manifest | ManifestError] = {}
     for name, data in pairs:
         try:
@@ -42,11 +42,11 @@ def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> 
             # What can be read is checked still, so that one run of the check shows everything.
             release = data.get("release")
             if isinstance(release, str) and release:
-                problems += [f"{source}: {name}: release: {what}" for what in _release(release, known)]
+                problems += [f"{source}: {name}: release: {what}" for what in releases.problems(release)]
             continue
         settings[name] = host
-        problems += [f"{source}: {name}: release: {what}" for what in _release(host.release, known)]
-        problems += [f"{source}: {name}: {what}" for what in [*_branch(host), *_manifest(host, manifests)]]
+        problems += [f"{source}: {name}: release: {what}" for what in releases.problems(host.release)]
+        problems += [f"{source}: {name}: {what}" for what in [*_branch(host, releases), *_manifest(host, manifests)]]
     problems += [f"{source}: {what}" for what in _same_machine(pairs)]
     if problems:
         raise SettingsError(_together(problems, source))
@@ -101,28 +101,38 @@ def _together(problems: list[str], source: str) -> list[str]:
     return lines
 
 
-def _release(name: str, known: dict[str, list[str]]) -> list[str]:
-    """Return what is wrong with a release; `known` remembers the answer, as hundreds of hosts share one."""
-    if name not in known:
-        if name not in release_names():
-            known[name] = [f"{no_such_release(name)} -> `metalserve release list` shows all"]
-        else:
+class _Releases:
+    """The releases the hosts name, each read and checked once: a thousand hosts share a few."""
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._seen: dict[str, tuple[Release | None, list[str]]] = {}
+
+    def problems(self, name: str) -> list[str]:
+        """Return what is wrong with release `name`."""
+        return self._read(name)[1]
+
+    def branch(self, name: str) -> int | None:
+        """Return the driver branch of release `name`, or None when it cannot be read."""
+        release = self._read(name)[0]
+        return release.driver.branch if release else None
+
+    def _read(self, name: str) -> tuple[Release | None, list[str]]:
+        if name not in self._seen:
             try:
-                known[name] = check_release(load_release(name), load_cuda_drivers())
+                release = load_release(name)
+                self._seen[name] = (release, check_release(release, load_cuda_drivers()))
             except MetalserveError as error:
-                known[name] = [str(error)]
-    return known[name]
+                self._seen[name] = (None, [str(error).removeprefix("release: ")])
+        return self._seen[name]
 
 
-def _branch(settings: HostSettings) -> list[str]:
+def _branch(settings: HostSettings, releases: _Releases) -> list[str]:
     """Return what is wrong when the release's driver branch does not know the GPUs that were bought."""
-    if settings.expect.gpu is None or settings.release not in release_names():
+    branch = releases.branch(settings.release)
+    if settings.expect.gpu is None or branch is None:
         return []
-    try:
-        architecture = load_cuda_drivers().architecture(load_gpus().by_id(settings.expect.gpu).architecture)
-        branch = load_release(settings.release).driver.branch
-    except MetalserveError:  # said of the release or the GPU already
-        return []
+    architecture = load_cuda_drivers().architecture(load_gpus().by_id(settings.expect.gpu).architecture)
     if architecture is None:
         return []
     if architecture.min_branch is not None and branch < architecture.min_branch:
