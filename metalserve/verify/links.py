@@ -207,7 +207,7 @@ def _nvlinks_of(gpu: Gpu, status: NvlinkStatus | None, expected: Expectation) ->
     spec = expected.spec.nvlink if expected.spec else None
     optional = links is None
     wanted = f"{links} active NVLinks" if links is not None else "all NVLinks of a bridge active, or none"
-    if status is None or status.note == "...":
+    if status is None or status.note == "..." or not (status.link_gb_per_s or status.note):
         return Finding(
             check,
             "unknown",

@@ -12,6 +12,7 @@ from metalserve.hardware.values import SmiState
 # Spellings collected from captures; nvidia-smi may say them on stderr with status 0 (seen with a lost GPU).
 _FAILURES: tuple[tuple[str, SmiState], ...] = (
     ("couldn't communicate with the nvidia driver", "no-driver"),
+    ("couldn't find libnvidia-ml.so", "no-driver"),
     ("driver/library version mismatch", "mismatch"),
     ("failed to initialize nvml: driver not loaded", "no-driver"),
     ("failed to initialize nvml", "error"),
@@ -22,7 +23,8 @@ _FAILURES: tuple[tuple[str, SmiState], ...] = (
     ("not a valid field to query", "error"),
 )
 _ABSENT = ("not found", "no such file or directory", "permission denied")
-_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,120}(?: \[[A-Za-z%/.]{1,12}\])?")
+_FIELD = re.compile(r"[a-z][A-Za-z0-9_.]{0,120}(?: \[[A-Za-z%/.]{1,12}\])?")
+_ONE_WORD = {"index", "name", "uuid", "count", "serial", "timestamp", "pstate", "pid"}
 _LISTED = re.compile(r"GPU (\d{1,4}): (.{1,200}?)(?: \(UUID: (GPU-[0-9A-Za-z.-]{1,64})\))?\s*")
 _MIG = re.compile(r"\s*MIG (\S{1,40})\s+Device\s+(\d{1,4}): \(UUID: (MIG-[0-9A-Za-z./-]{1,100})\)\s*")
 _LOST = re.compile(r"(unknown error|gpu is lost|device handle)", re.IGNORECASE)
@@ -96,7 +98,7 @@ def parse_smi_csv(text: str) -> CsvTable:
             continue
         cells = [cell.strip() for cell in line.split(",")]
         if not fields:
-            if all(_FIELD.fullmatch(cell) for cell in cells):
+            if _is_csv_header(cells):
                 names = [cell.partition(" [")[0] for cell in cells]
                 units = {n: c.partition(" [")[2][:-1] for n, c in zip(names, cells, strict=True) if " [" in c}
                 fields = tuple(names)
@@ -111,6 +113,13 @@ def parse_smi_csv(text: str) -> CsvTable:
     if not fields:
         raise ParseError(f"no CSV header row; the text begins with {first_line(text)!r}")
     return CsvTable(fields, units, tuple(rows), tuple(notes))
+
+
+def _is_csv_header(cells: list[str]) -> bool:
+    if not all(_FIELD.fullmatch(cell) for cell in cells):
+        return False
+    # A line of one word is a header only when it can be a field's name, not any word of any text.
+    return len(cells) > 1 or cells[0] in _ONE_WORD or "." in cells[0] or "_" in cells[0]
 
 
 @dataclass(frozen=True, slots=True)
