@@ -160,9 +160,8 @@ def reboot_reason(node: Node) -> str | None:
     """Tell why the host must be rebooted before its driver can be used, or None."""
     hardware = node.hardware
     if hardware.nouveau_loaded:
-        return "nouveau is loaded and holds the GPUs"
-    if "nova_core" in hardware.loaded_modules:
-        return "nova_core is loaded and holds the GPUs"
+        holder = next((m for m in ("nouveau", "nova_core") if m in hardware.loaded_modules), "nouveau")
+        return f"{holder} is loaded and holds the GPUs"
     if hardware.module_version is None:
         return None
     chosen = plan(node)

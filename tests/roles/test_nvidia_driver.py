@@ -1,0 +1,222 @@
+"""Role nvidia_driver: what it wants of hosts in every state between bare and done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from metalserve.desired.diff import difference
+from metalserve.desired.model import Desired, NotYetKnown, Reboot
+from metalserve.desired.node import Node
+from metalserve.driver.repository import key_path, source_path
+from metalserve.errors import MetalserveError
+from metalserve.hardware.node import Gpu, NodeHardware
+from metalserve.hardware.section import Section
+from metalserve.verify.finding import worst
+from roles.base.desired import NOUVEAU
+from roles.nvidia_driver import desired as role
+from tests.roles.helpers import BOOTED, a_file, after, changes, make_node, unit, with_hardware
+
+VERSION = "580.178.04"
+DRIVER = {
+    "nvidia-driver-pinning-580.178.04": "580.178.04-1",
+    "nvidia-kernel-open-dkms": "580.178.04-1",
+    "nvidia-driver-cuda": "580.178.04-1",
+    "nvidia-persistenced": "580.178.04-1",
+    "linux-headers-6.1.0-44-amd64": "6.1.164-1",
+    "linux-headers-amd64": "6.1.164-1",
+}
+
+
+def working(hardware: NodeHardware) -> NodeHardware:
+    """The hardware with the driver of the release loaded."""
+    return replace(
+        hardware,
+        gpus=tuple(Gpu(i) for i in range(len(hardware.pci_gpus))),
+        smi_state="ok",
+        driver_version=VERSION,
+        module_version=VERSION,
+        module_on_disk=VERSION,
+        module_open=True,
+    )
+
+
+def installed(**more: object) -> Node:
+    """A host with the packages, the module built but none loaded."""
+    return make_node(
+        packages=DRIVER,
+        sections={"driver-disk": f"{VERSION}\n"},
+        **more,  # type: ignore[arg-type]
+    )
+
+
+STAGES = (role.repository, role.pin, role.install, role.build, role.reboot, role.activate)
+
+
+def everything(node: Node) -> Desired:
+    """What all stages together want."""
+    wish = Desired()
+    for stage in STAGES:
+        wish += stage(node)
+    return wish
+
+
+@pytest.mark.parametrize("os_id", ["debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04"])
+def test_a_bare_host_is_told_everything_before_any_driver_is_there(os_id: str) -> None:
+    kernel = "6.8.0-90-generic" if os_id.startswith("ubuntu") else "6.1.0-44-amd64"
+    node = make_node(os_id=os_id, facts={"kernel": kernel})
+    told = "\n".join(changes(everything(node), node))
+    assert f"key {key_path('nvidia')}" in told
+    assert f"file {source_path('nvidia')}: absent -> written" in told
+    assert f"package nvidia-driver-pinning-{VERSION}: absent -> installed" in told
+    assert f"absent -> {VERSION}" in told
+    assert f"package linux-headers-{kernel}: absent" in told
+    assert "module nvidia-uvm: not loaded -> loaded" in told
+    assert "unit nvidia-persistenced.service" in told
+    assert "reboot" not in told
+
+
+def test_a_second_run_wants_nothing() -> None:
+    node = installed()
+    done = after(node, everything(node))
+    assert changes(everything(done), done) == []
+
+
+def test_a_file_changed_by_hand_is_brought_back() -> None:
+    node = installed()
+    done = after(node, everything(node))
+    path = source_path("nvidia")
+    spoilt = replace(done.observed, files={**done.observed.files, path: a_file(path, "deb ...")})
+    assert changes(everything(done.with_observation(spoilt)), done.with_observation(spoilt)) == [
+        f"file {path}: content"
+    ]
+
+
+def test_the_list_of_cuda_keyring_goes_and_no_other() -> None:
+    theirs = "/etc/apt/sources.list.d/cuda-debian12-x86_64.list"
+    own = "/etc/apt/sources.list.d/cuda-mirror.list"
+    node = make_node(files={theirs: "deb ...", own: "deb ..."})
+    told = changes(role.repository(node), node)
+    assert f"file {theirs}: -> removed" in told
+    assert not any(own in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (make_node(gpus=()), "no NVIDIA GPU on the PCI bus"),
+        (make_node(os_id="debian-11"), "is not supported"),
+        (make_node(facts={"secure_boot": "1"}), "Secure Boot"),
+        (make_node(gpus=("2330", "ffff")), "not in the catalogue"),
+        (make_node(gpus=("2901",), settings={"driver": {"modules": "proprietary"}}), "open kernel modules only"),
+        (make_node(facts={"kernel": "6.18.44-own"}), "no headers"),
+    ],
+)
+def test_hosts_that_no_driver_can_serve_are_refused_untouched(node: Node, words: str) -> None:
+    with pytest.raises(MetalserveError, match=words) as error:
+        everything(node)
+    assert not isinstance(error.value, NotYetKnown)
+    assert error.value.remedy
+
+
+def test_no_headers_in_a_container_nor_where_the_kernel_brings_its_own() -> None:
+    nspawn = make_node(facts={"kernel": "6.18.44-own", "virt": "systemd-nspawn", "secure_boot": "1"})
+    own = make_node(
+        facts={"kernel": "6.18.44-own"},
+        files={"/lib/modules/6.18.44-own/build": a_file("/lib/modules/6.18.44-own/build")},
+    )
+    for node in (nspawn, own):
+        wish = role.install(node)
+        assert not any("headers" in p.name for p in wish.packages)
+        assert any("kernel" in note for note in wish.notes)
+    assert role.build(nspawn) == Desired()
+
+
+@pytest.mark.parametrize(
+    ("modules", "sections", "reason"),
+    [
+        (("nouveau",), {}, "nouveau is loaded"),
+        (("nova_core",), {}, "nova_core is loaded"),
+        ((), {"driver-module": "570.211.01"}, "570.211.01 is loaded, the release has 580.178.04"),
+        ((), {"driver-module": VERSION}, None),
+        ((), {}, None),
+    ],
+)
+def test_reboot_only_where_the_kernel_needs_one(
+    modules: tuple[str, ...], sections: dict[str, str], reason: str | None
+) -> None:
+    loaded = sections.get("driver-module")
+    node = installed(
+        modules=modules,
+        hardware=lambda h: replace(h, module_version=loaded, module_open=True if loaded else None),
+    )
+    found = [c.resource for c in difference(role.reboot(node), node.observed)]
+    if reason is None:
+        assert found == []
+    else:
+        assert len(found) == 1 and isinstance(found[0], Reboot) and reason in found[0].reason
+
+
+def test_another_kind_of_module_takes_a_reboot_too() -> None:
+    node = installed(hardware=lambda h: replace(working(h), module_open=False))
+    assert "proprietary kernel module is loaded, open wanted" in (role.reboot_reason(node) or "")
+
+
+def test_no_reboot_into_the_same_wrong_module_but_words_about_it() -> None:
+    node = installed(hardware=lambda h: replace(working(h), module_version="570.1", module_on_disk="570.1"))
+    assert role.reboot_reason(node) is None
+    with pytest.raises(NotYetKnown, match=r"would load 570\.1"):
+        role.activate(node)
+
+
+def test_a_forbidden_reboot_stops_the_host_only_after_what_can_be_done() -> None:
+    node = installed(modules=("nouveau",), settings={"driver": {"reboot": "never"}})
+    with pytest.raises(NotYetKnown, match=r"nouveau is loaded.*driver\.reboot is 'never'"):
+        role.reboot(node)
+
+
+@pytest.mark.parametrize(
+    ("tool", "image_age", "rebuilt"),
+    [(True, -10, True), (True, 10, False), (False, -10, False)],
+)
+def test_initramfs_is_rebuilt_where_it_is_older_than_the_blacklist(tool: bool, image_age: float, rebuilt: bool) -> None:
+    image = "/boot/initrd.img-6.1.0-44-amd64"
+    files = {NOUVEAU: a_file(NOUVEAU, mtime=BOOTED), image: a_file(image, mtime=BOOTED + image_age)}
+    if tool:
+        files[role.INITRAMFS_TOOL] = a_file(role.INITRAMFS_TOOL)
+    node = installed(files=files)
+    assert changes(role.reboot(node), node) == (["rebuild the initramfs without nouveau"] if rebuilt else [])
+
+
+def test_a_missing_module_is_built_only_when_the_packages_are_there() -> None:
+    unbuilt = make_node(packages=DRIVER, sections={"driver-disk": Section("modinfo: ERROR: not found", 1)})
+    assert changes(role.build(unbuilt), unbuilt) == ["build the nvidia module for kernel 6.1.0-44-amd64"]
+    bare = make_node()
+    assert changes(role.build(bare), bare) == []
+
+
+def test_persistence_can_be_left_out() -> None:
+    node = installed(settings={"driver": {"persistence": False}})
+    assert role.activate(node).units == ()
+
+
+def test_proof_of_a_working_driver() -> None:
+    node = with_hardware(installed(units={role.PERSISTENCE: unit(role.PERSISTENCE)}), working)
+    assert worst(role.findings(node)) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "words"),
+    [
+        ({"smi_state": "no-driver", "smi_message": "NVIDIA-SMI has failed"}, "driver-answers", "no-driver: NVIDIA-SMI"),
+        ({"smi_state": "mismatch", "smi_message": ""}, "driver-answers", "mismatch"),
+        ({"module_version": "570.211.01"}, "driver-loaded", "570.211.01"),
+        ({"driver_version": "570.211.01"}, "driver-user-space", "570.211.01"),
+    ],
+)
+def test_proof_fails_in_words(change: dict[str, str], check: str, words: str) -> None:
+    node = with_hardware(installed(), lambda h: replace(working(h), **change))  # type: ignore[arg-type]
+    failed = [f for f in role.findings(node) if f.status == "fail"]
+    assert [f.check for f in failed] == [check]
+    assert words in failed[0].observed and failed[0].remedy
