@@ -78,7 +78,7 @@ def configure(node: Node) -> Desired:
             ),
             File(SYSCTL_FILE, MANAGED_BY + "".join(f"{k} = {v}\n" for k, v in sorted(settings.items()))),
             # A loaded nouveau keeps the NVIDIA module from binding; NVIDIA's packages blacklist it too, but later.
-            File(NOUVEAU, f"{MANAGED_BY}blacklist nouveau\noptions nouveau modeset=0\n"),
+            File(NOUVEAU, f"{MANAGED_BY}blacklist nouveau\noptions nouveau modeset=0\nblacklist nova_core\n"),
             File(UNATTENDED, _unattended()),
             File(TIMEZONE, f"{base.timezone}\n"),
         )
