@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.errors import MetalserveError
-from metalserve.releases import Release, check_release, load_release
+from metalserve.releases import Release, check_release, load_release, release_warnings
 from metalserve.secrets import SecretError, resolve
 from metalserve.settings import HostSettings, SettingsError
 from metalserve.weights.manifest import Manifest, ManifestError, load_manifest
@@ -83,6 +85,43 @@ def check_secrets(settings: Mapping[str, HostSettings], source: str) -> None:
                 problems.append(f"{source}: {name}: {key}: {failures[seen]}")
     if problems:
         raise SettingsError(_together(problems, source))
+
+
+def check_warnings(
+    hosts: Iterable[tuple[str, Mapping[str, Any]]], settings: Mapping[str, HostSettings], source: str, *, today: date
+) -> list[str]:
+    """Return what is allowed but should be known of an inventory, each `source: hosts: key: what`.
+
+    Args:
+        hosts: (name, data) of each host, as for `check_hosts`.
+        settings: what `check_hosts` returned.
+        source: the inventory file, for messages.
+        today: the day to compare ends of life with.
+    """
+    found = [f"{source}: {name}: {what}" for name, host in settings.items() for what in host.warnings()]
+    for name, data in hosts:
+        if name.startswith("@"):
+            continue
+        found += [f"{source}: {name}: {what}" for what in _connection_warnings(data)]
+    found = _together(found, source)
+    for release in sorted({host.release for host in settings.values()}):
+        for what in release_warnings(load_release(release), load_cuda_drivers(), today=today):
+            found.append(f"{source}: release {release}: {what}")
+    return found
+
+
+def _connection_warnings(data: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    if str(data.get("ssh_strict_host_key_checking", "accept-new")).lower() != "yes":
+        found.append("ssh_strict_host_key_checking: is not 'yes', so whoever answers first at the address is believed")
+    known_hosts = data.get("ssh_known_hosts_file")
+    if isinstance(known_hosts, str) and not Path(known_hosts).expanduser().is_file():
+        found.append(f"ssh_known_hosts_file: {known_hosts} does not exist, so every host key is unknown")
+    if data.get("ssh_password") or data.get("_sudo_password"):
+        found.append(
+            "ssh_password or _sudo_password: pyinfra shows them with --debug; keys and NOPASSWD leave no trace"
+        )
+    return found
 
 
 def _together(problems: list[str], source: str) -> list[str]:

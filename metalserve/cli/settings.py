@@ -6,6 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -49,11 +50,12 @@ def command(context: click.Context, json_schema: bool) -> None:
 @click.option("--secrets", is_flag=True, help="Also read every secret the hosts refer to (commands are run).")
 def check(inventory: str, secrets: bool) -> None:
     """Validate INVENTORY (a Python file) without contacting any host."""
-    from metalserve.inventory import check_hosts, check_secrets
+    from metalserve.inventory import check_hosts, check_secrets, check_warnings
     from metalserve.pyinfra_seam.inventory import load_inventory
 
     try:
-        settings = check_hosts(load_inventory(inventory), inventory)
+        hosts = load_inventory(inventory)
+        settings = check_hosts(hosts, inventory)
         if secrets:
             check_secrets(settings, inventory)
     except SettingsError as error:
@@ -62,11 +64,10 @@ def check(inventory: str, secrets: bool) -> None:
         many = "1 problem" if len(error.problems) == 1 else f"{len(error.problems)} problems"
         click.echo(f"metalserve: {many} in {inventory}; no host was contacted", err=True)
         raise click.exceptions.Exit(1) from None
-    for name, host in settings.items():
-        for warning in host.warnings():
-            click.echo(f"{inventory}: {name}: warning: {warning}", err=True)
-    hosts = "1 host is" if len(settings) == 1 else f"{len(settings)} hosts are"
-    click.echo(f"{inventory}: {hosts} in order; none was contacted")
+    for warning in check_warnings(hosts, settings, inventory, today=datetime.now(UTC).date()):
+        click.echo(f"warning: {warning}", err=True)
+    many = "1 host is" if len(settings) == 1 else f"{len(settings)} hosts are"
+    click.echo(f"{inventory}: {many} in order; none was contacted")
 
 
 def table(width: int) -> Table:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from metalserve.cli.settings import rows
-from metalserve.inventory import check_hosts
+from metalserve.inventory import check_hosts, check_warnings
 from metalserve.paths import ROOT
 from metalserve.settings import HostSettings, SettingsError
 from metalserve.settings.reading import dotted_names
@@ -118,6 +119,22 @@ def test_a_thousand_hosts_are_checked_in_seconds(manifest: str) -> None:
     assert time.process_time() - start < 5
 
 
+def test_warnings_of_an_inventory(manifest: str, tmp_path: Path) -> None:
+    plain = served(manifest, _sudo_password="hunter2-secret", ssh_known_hosts_file=str(tmp_path / "none"))
+    strict = served(manifest, ssh_strict_host_key_checking="yes", ssh_hostname="192.0.2.12")
+    hosts = [("a", plain), ("b", {**plain, "ssh_hostname": "192.0.2.13"}), ("c", strict)]
+    found = check_warnings(hosts, check_hosts(hosts, "prod.py"), "prod.py", today=date(2028, 7, 1))
+    keys = [line.split(": ")[1:3] for line in found]
+    assert keys == [
+        ["a, b", "ssh_strict_host_key_checking"],
+        ["a, b", "ssh_known_hosts_file"],
+        ["a, b", "ssh_password or _sudo_password"],
+        ["release 2026.11-lts", "driver.branch"],
+        ["release 2026.11-lts", "vllm.digest"],
+    ]
+    assert "hunter2" not in "".join(found)
+
+
 def run(*arguments: str, columns: int = 100, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does: reading an inventory patches the process, so it gets its own."""
     environment = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
@@ -146,7 +163,7 @@ def test_the_example_is_right_once_its_manifest_is_made(tmp_path: Path) -> None:
     done = run("settings", "check", str(tmp_path / "mine.py"))
     assert done.returncode == 0, done.stderr
     assert "3 hosts are in order; none was contacted" in done.stdout
-    assert "gpu-03: warning: driver.reboot" in done.stderr
+    assert f"warning: {tmp_path}/mine.py: gpu-03: driver.reboot" in done.stderr
 
 
 INVENTORIES = [
