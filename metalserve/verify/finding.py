@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-Status = Literal["ok", "skipped", "warn", "unknown", "fail"]
+Status = Literal["skipped", "ok", "warn", "unknown", "fail"]
 
-_ORDER: Final[tuple[Status, ...]] = ("ok", "skipped", "warn", "unknown", "fail")
+_ORDER: Final[tuple[Status, ...]] = ("skipped", "ok", "warn", "unknown", "fail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +56,5 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Status:
-    """Return the worst status: fail, then unknown, warn, skipped, ok; `ok` for none."""
+    """Return the worst status: fail, then unknown, warn, ok, skipped; `ok` for no findings."""
     return max((f.status for f in findings), key=_ORDER.index, default="ok")

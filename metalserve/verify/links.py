@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from metalserve.hardware.node import Gpu, NodeHardware, NvlinkStatus
 from metalserve.verify.driver import FABRIC_GUIDE
@@ -70,7 +71,10 @@ def _fabric(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
         return []
     if spec is not None and spec.architecture == "Ampere":
         return []  # A100 has no fabric state; without fabric manager its links are inactive, which is checked below
-    return [_fabric_of(gpu) for gpu in hardware.gpus]
+    findings = [_fabric_of(gpu) for gpu in hardware.gpus]
+    if len(findings) > 1 and len({(f.status, f.observed) for f in findings}) == 1:
+        return [replace(findings[0], subject=f"all {len(findings)} GPUs")]
+    return findings
 
 
 def _fabric_of(gpu: Gpu) -> Finding:
@@ -133,8 +137,10 @@ def _pairs(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
         kinds = ", ".join(sorted(set(bad.values())))
         return [_pair_finding("host", wanted, f"all {len(bad)} pairs show {kinds}", expected)]
     findings = []
+    up = {n.index: n.active for n in hardware.nvlinks}
     while bad:
-        culprit, _ = Counter(index for pair in bad for index in pair).most_common(1)[0]
+        counts = Counter(index for pair in bad for index in pair)
+        culprit = max(counts, key=lambda i: (counts[i], -up.get(i, 0), -i))  # of two ends, the one with fewer links up
         mine = {p: k for p, k in bad.items() if culprit in p}
         bad = {p: k for p, k in bad.items() if culprit not in p}
         peers = ", ".join(f"{kind} to GPU {a if b == culprit else b}" for (a, b), kind in sorted(mine.items()))

@@ -7,7 +7,7 @@ from collections import Counter
 from metalserve.catalogue.models import GpuCatalogue, GpuSpec
 from metalserve.hardware.node import NodeHardware, PciDevice
 from metalserve.settings import ExpectSettings
-from metalserve.verify.driver import check_driver
+from metalserve.verify.driver import FABRIC_GUIDE, check_driver
 from metalserve.verify.expectation import Expectation, expectation, spec_of
 from metalserve.verify.finding import Finding, Status
 from metalserve.verify.health import check_gpus
@@ -83,8 +83,9 @@ def _count(hardware: NodeHardware, expected: Expectation) -> Finding:
     if "lspci" in hardware.unread and not on_bus:
         observed += " (the PCI bus could not be read)"
     if expected.count is None:
-        usual = f"{found} GPU(s), as found"
-        return Finding("gpu-count", "ok", "host", usual, observed, source=_PCI)
+        if expected.spec and expected.spec.fabric in ("nvswitch", "nvlink5") and on_bus > 1 and hardware.nvswitch_count:
+            return _board(on_bus, observed)
+        return Finding("gpu-count", "ok", "host", "as many as there are", observed, source=_PCI)
     wanted = f"{expected.count} GPU(s)"
     if found == expected.count:
         return Finding("gpu-count", "ok", "host", wanted, observed, source=INVENTORY)
@@ -98,6 +99,20 @@ def _count(hardware: NodeHardware, expected: Expectation) -> Finding:
         "the host is not what was bought" + (": a GPU is missing" if fewer else ""),
         "reboot and look again; then check seating, power and riser" if fewer else "correct the inventory",
         INVENTORY,
+    )
+
+
+def _board(on_bus: int, observed: str) -> Finding:
+    whole = on_bus % 8 == 0
+    return Finding(
+        "gpu-count",
+        "ok" if whole else "warn",
+        "host",
+        "8 GPUs on each NVSwitch board",
+        observed,
+        "" if whole else "a GPU may be missing",
+        "" if whole else "look at `lspci -d 10de:` and power; say in the inventory how many were bought",
+        FABRIC_GUIDE,
     )
 
 
@@ -210,7 +225,11 @@ def _off_the_bus(hardware: NodeHardware) -> list[Finding]:
 
 
 def _contradictions(hardware: NodeHardware) -> list[Finding]:
-    covered = ("is on the PCI bus, but nvidia-smi does not show it", "answers the PCI bus with revision ff")
+    covered = (
+        "is on the PCI bus, but nvidia-smi does not show it",
+        "answers the PCI bus with revision ff",
+        "Unable to determine the device handle",
+    )
     rest = [p for p in hardware.problems if not any(words in p for words in covered)]
     if not rest:
         return []
