@@ -85,8 +85,11 @@ def service(name: str, *, enable: bool) -> dict[str, str]:
     """Maintainer scripts of a package with a unit, as debhelper writes them."""
     after = (_ENABLE.format(unit=name) if enable else "") + _RELOAD
     if enable:
-        # A driver that is not loaded yet makes the start fail; the packages do not fail with it.
-        after += f"if [ -d /run/systemd/system ]; then deb-systemd-invoke start {name} >/dev/null 2>&1 || true; fi\n"
+        # Started only on a loaded driver: without one it would fail five times and count as failed from then on.
+        after += (
+            "if [ -d /run/systemd/system ] && [ -e /proc/driver/nvidia/version ]; then\n"
+            f"  deb-systemd-invoke start {name} >/dev/null 2>&1 || true\nfi\n"
+        )
     return {"postinst": after, "prerm": _STOP.format(unit=name), "postrm": _RELOAD}
 
 
@@ -226,7 +229,7 @@ def _kernel_packages(version: str) -> Iterator[Package]:
 def pinning_packages() -> Iterator[Package]:
     """Packages that hold the driver family at a branch or a version, by an apt preferences file."""
     branches = sorted({version.split(".")[0] for version in DRIVERS})
-    family = "src:*nvidia* *nvidia* libcuda1 libcudadebugger1 libnvsdm cuda-drivers* nvlink5* firmware-nvidia-gsp"
+    family = "*nvidia* libcuda1 libcudadebugger1 libnvsdm cuda-drivers* nvlink5* firmware-nvidia-gsp"
     for wanted in (*branches, *DRIVERS):
         pin = f"{wanted}.*" if wanted in branches else f"{wanted}-*"
         # The priority is above 1000 of no use, at 1000 apt also downgrades: that is how the real ones work.
@@ -237,7 +240,8 @@ def pinning_packages() -> Iterator[Package]:
             relations={"Provides": "nvidia-driver-pinning", "Conflicts": "nvidia-driver-pinning",
                        "Replaces": "nvidia-driver-pinning"},
             files={
-                f"/etc/apt/preferences.d/nvidia-driver-pinning-{wanted}": File(
+                # apt skips files there with another extension than .pref, and `.04` would be one
+                f"/etc/apt/preferences.d/nvidia-driver-pinning-{wanted}.pref": File(
                     "Explanation: STAND-IN for the metalserve lab\n"
                     f"Package: {family}\nPin: version {pin}\nPin-Priority: 1000\n"
                 )

@@ -182,27 +182,29 @@ def _machine() -> str:
 
 
 def unload(lab: Lab, names: list[str], err: Out, tool: str = "rmmod") -> int:
-    """`rmmod NAME...` for simulated modules."""
+    """`rmmod NAME...` for simulated modules; like the real tool it goes on after a refusal."""
+    status = 0
     with lab.locked():
         for raw in names:
             name = raw.replace("-", "_")
             loaded = lab.modules()
-            if name not in loaded:
-                err(f"{tool}: ERROR: Module {name} is not currently loaded")
-                return 1
             users = [other for other in loaded if name in NEEDS[other]]
-            if users:
-                err(f"{tool}: ERROR: Module {name} is in use by: {' '.join(users)}")
-                return 1
-            if _in_use(lab, name):
-                err(f"{tool}: ERROR: Module {name} is in use")
-                return 1
-            del loaded[name]
-            lab.set_modules(loaded)
-            if name == "nvidia":
-                lab.log("nvidia-nvlink: Unregistered Nvlink Core, major device number 510")
+            if name not in loaded:
+                refusal = "is not currently loaded"
+            elif users:
+                refusal = f"is in use by: {' '.join(users)}"
+            elif _in_use(lab, name):
+                refusal = "is in use"
+            else:
+                del loaded[name]
+                lab.set_modules(loaded)
+                if name == "nvidia":
+                    lab.log("nvidia-nvlink: Unregistered Nvlink Core, major device number 510")
+                continue
+            err(f"{tool}: ERROR: Module {name} {refusal}")
+            status = 1
         refresh(lab)
-    return 0
+    return status
 
 
 def _in_use(lab: Lab, name: str) -> bool:

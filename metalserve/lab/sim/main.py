@@ -109,7 +109,8 @@ def run(lab: Lab, tool: str, args: list[str]) -> int:
     if tool == "nvme":
         from . import nvme
 
-        return nvme.main(lab, args, _out, _err)
+        status = nvme.main(lab, args, _out, _err)
+        return real("nvme", args) if status is None else status
     if tool == "dmesg":
         from . import dmesg
 
