@@ -22,7 +22,6 @@ from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import (
     ProcessId,
-    children,
     managed_by_systemd,
     mounts_below,
     read_json,
@@ -117,8 +116,9 @@ def start(layout: Layout, host: RunningHost) -> bool:
         MetalserveError: the host has not been made, or its drives cannot be attached.
     """
     directory = layout.host(host.name)
-    if processes(layout, host.name):
+    if "supervisor" in processes(layout, host.name):
         return False
+    cut_power(layout, host.name)
     if not (directory / "made.json").exists():
         raise MetalserveError("the host has not been made", where=host.name, remedy="metalserve lab up")
     mount(layout, host)
@@ -174,20 +174,27 @@ def _command(layout: Layout, host: RunningHost, bound: list[tuple[str, str]]) ->
     return command
 
 
-def processes(layout: Layout, name: str) -> list[ProcessId]:
-    """Return the host's supervisor and systemd-nspawn, as far as they run."""
+def processes(layout: Layout, name: str) -> dict[str, ProcessId]:
+    """Return the host's processes that run, of `supervisor`, `nspawn` and `leader` (its own PID 1)."""
     state: dict[str, Any] = read_json(layout.host(name) / "state.json") or {}
-    recorded = [ProcessId(**state[key]) for key in ("supervisor", "nspawn") if state.get(key)]
-    return [process for process in recorded if process.alive()]
+    recorded = {
+        key: ProcessId(**state[key]) for key in ("supervisor", "nspawn", "leader") if state.get(key) is not None
+    }
+    return {key: process for key, process in recorded.items() if process.alive()}
 
 
 def leader(layout: Layout, name: str) -> ProcessId | None:
     """Return the host's PID 1 as the machine sees it."""
-    state: dict[str, Any] = read_json(layout.host(name) / "state.json") or {}
-    if not state.get("nspawn") or not ProcessId(**state["nspawn"]).alive():
-        return None
-    found = [ProcessId.of(pid) for pid in children(state["nspawn"]["pid"])]
-    return next((process for process in found if process), None)
+    return processes(layout, name).get("leader")
+
+
+def cut_power(layout: Layout, name: str) -> None:
+    """End all of a host's processes at once, also those that a crash has left."""
+    running = processes(layout, name)
+    # the supervisor first, or it would boot the host again; it ends the others itself when it is well
+    for key, first in (("supervisor", signal.SIGTERM), ("leader", signal.SIGKILL), ("nspawn", signal.SIGKILL)):
+        if key in running:
+            running[key].end(first=first)
 
 
 def state_of(layout: Layout, host: RunningHost, *, timeout_s: float = 1.0) -> State:
@@ -215,14 +222,12 @@ def answers(address: str, *, timeout_s: float) -> bool:
 
 def stop(layout: Layout, host: RunningHost, *, grace_s: float = 30.0) -> None:
     """Power the host off: in order, then by cutting the power after `grace_s` seconds (0: at once)."""
-    running = processes(layout, host.name)
     first = leader(layout, host.name)
     if grace_s > 0 and first is not None and first.send(_POWER_OFF):
         deadline = time.monotonic() + grace_s
         while processes(layout, host.name) and time.monotonic() < deadline:
             time.sleep(0.1)
-    for process in running:
-        process.end()
+    cut_power(layout, host.name)
 
 
 def reboot(layout: Layout, host: RunningHost) -> None:
@@ -254,11 +259,7 @@ def remove(layout: Layout, host: RunningHost) -> None:
 def remove_directory(layout: Layout, name: str) -> None:
     """Remove whatever there is of a host of this name, also after a crash."""
     directory = layout.host(name)
-    for process in processes(layout, name):
-        first = leader(layout, name)
-        if first is not None:
-            first.send(signal.SIGKILL)
-        process.end()
+    cut_power(layout, name)
     unmount_below(directory)
     drives.detach_below(directory)
     shutil.rmtree(directory, ignore_errors=True)

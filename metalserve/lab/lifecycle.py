@@ -178,9 +178,10 @@ def wait_until_up(layout: Layout, wanted: Iterable[RunningHost], timeout_s: floa
         log = layout.host(host.name) / "console.log"
         if (layout.host(host.name) / "unplugged").exists():
             continue
-        while not hosts.answers(host.address, timeout_s=0.5):
-            if hosts.state_of(layout, host) in ("failed", "absent") or time.monotonic() > deadline:
-                raise MetalserveError("the host did not boot", where=host.name, remedy=f"see {log}")
+        while (state := hosts.state_of(layout, host, timeout_s=0.5)) != "up":
+            # `stopped` is what a host is for the moment until its supervisor has written otherwise
+            if state in ("failed", "absent") or time.monotonic() > deadline:
+                raise MetalserveError(f"the host did not boot ({state})", where=host.name, remedy=f"see {log}")
             time.sleep(0.1)
         left = max(1.0, deadline - time.monotonic())
         ssh(layout, host, "timeout 60 systemctl is-system-running --wait >/dev/null", timeout_s=left)

@@ -41,6 +41,7 @@ class Supervisor:
         """Record the host's state in `state.json`, with the identity of the processes."""
         mine = ProcessId.of(os.getpid())
         child = ProcessId.of(self.child.pid) if self.child else None
+        leader = self.leader() if self.child else None
         write_json(
             self.directory / "state.json",
             {
@@ -49,9 +50,24 @@ class Supervisor:
                 "since": time.time(),
                 "supervisor": vars(mine) if mine else None,
                 "nspawn": vars(child) if child else None,
+                "leader": vars(leader) if leader else None,
                 **more,
             },
         )
+
+    def leader(self, timeout_s: float = 10.0) -> ProcessId | None:
+        """Return the host's PID 1 as the machine sees it, once systemd-nspawn has started it.
+
+        It is recorded because it lives on when systemd-nspawn is killed, and must then be found again.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self.child is not None and self.child.poll() is None and time.monotonic() < deadline:
+            for pid in children(self.child.pid):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid"):
+                        return ProcessId.of(pid)
+            time.sleep(0.02)
+        return None
 
     def end(self, number: int, frame: FrameType | None) -> None:
         """On SIGTERM: cut the power."""
