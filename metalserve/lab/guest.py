@@ -55,8 +55,8 @@ PREPARE_UNIT = """\
 [Unit]
 Description=metalserve lab: prepare this container to be a host
 DefaultDependencies=no
-After=local-fs.target
-Before=sysinit.target systemd-sysctl.service docker.service ssh.service
+Wants=local-fs-pre.target
+Before=local-fs-pre.target sysinit.target systemd-sysctl.service docker.service ssh.service
 
 [Service]
 Type=oneshot

@@ -45,8 +45,10 @@ cat >"$root/etc/systemd/system/metalserve-lab-sim.service" <<'UNIT'
 [Unit]
 Description=metalserve lab: simulated hardware comes up
 DefaultDependencies=no
-After=local-fs.target metalserve-lab-prepare.service systemd-tmpfiles-setup-dev.service
-Before=sysinit.target shutdown.target
+After=metalserve-lab-prepare.service systemd-tmpfiles-setup-dev.service
+# As with udev, links to drives are there before anything is mounted through them.
+Wants=local-fs-pre.target
+Before=local-fs-pre.target sysinit.target shutdown.target
 Conflicts=shutdown.target
 ConditionPathExists=/opt/metalserve-lab/profile.json
 
