@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 from .ctk import MOUNTS, common_nodes, devices
 from .state import Lab
@@ -31,19 +33,16 @@ def driver_works(lab: Lab) -> bool:
 def runtime(lab: Lab, args: list[str], out: Out, err: Out) -> int:
     """Run `nvidia-container-runtime ARGS`: edit the bundle on `create`, then become runc."""
     if "create" in args:
-        bundle = _bundle(args)
-        path = os.path.join(bundle, "config.json")
+        path = os.path.join(_option(args, "--bundle", "-b") or ".", "config.json")
         with open(path, encoding="utf-8") as stream:
             config = json.load(stream)
         wanted = _wanted(config)
         if wanted:
             if not driver_works(lab):
-                err(FAILED)
-                return 1
+                return _refuse(args, FAILED, err)
             problem = _edit(lab, config, wanted)
             if problem:
-                err(f"nvidia-container-cli: device error: {problem}: unknown device")
-                return 1
+                return _refuse(args, f"nvidia-container-cli: device error: {problem}: unknown device", err)
             with open(path, "w", encoding="utf-8") as stream:
                 json.dump(config, stream)
             _note(lab, args)
@@ -51,21 +50,31 @@ def runtime(lab: Lab, args: list[str], out: Out, err: Out) -> int:
     os.execv(runc, [runc, *args])  # noqa: S606
 
 
-def _bundle(args: list[str]) -> str:
+def _refuse(args: list[str], words: str, err: Out) -> int:
+    """Fail; containerd reads the reason from the log file that it names."""
+    path = _option(args, "--log")
+    if path:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"level": "error", "msg": words}) + "\n")
+    err(words)
+    return 1
+
+
+def _option(args: list[str], *names: str) -> str | None:
     for number, word in enumerate(args):
-        if word in ("--bundle", "-b") and number + 1 < len(args):
+        if word in names and number + 1 < len(args):
             return args[number + 1]
-        if word.startswith("--bundle="):
+        if word.partition("=")[0] in names and "=" in word:
             return word.partition("=")[2]
-    return "."
+    return None
 
 
 def _note(lab: Lab, args: list[str]) -> None:
     """Remember the container's pid file: while it lives the driver cannot be unloaded."""
-    for number, word in enumerate(args):
-        if word == "--pid-file" and number + 1 < len(args):
-            noted = lab.read("state/boot/containers.json", [])
-            lab.write("state/boot/containers.json", [*noted[-50:], os.path.abspath(args[number + 1])])
+    path = _option(args, "--pid-file")
+    if path:
+        noted = lab.read("state/boot/containers.json", [])
+        lab.write("state/boot/containers.json", [*noted[-50:], os.path.abspath(path)])
 
 
 def _wanted(config: dict[str, Any]) -> list[str]:
@@ -100,11 +109,43 @@ def _edit(lab: Lab, config: dict[str, Any], wanted: list[str]) -> str | None:
 
 
 def hook(lab: Lab, args: list[str], out: Out, err: Out) -> int:
-    """Run `nvidia-container-runtime-hook prestart` (what `docker run --gpus` calls): refuses without a driver."""
+    """Run `nvidia-container-runtime-hook prestart` (what `docker run --gpus` adds).
+
+    runc calls it when the container's file system is mounted but not yet its root, and gives the container's state
+    on stdin; the nodes are made in there, as the real nvidia-container-cli does.
+    """
+    if args[-1:] != ["prestart"]:
+        return 0
+    state = json.load(sys.stdin)
+    with open(os.path.join(state["bundle"], "config.json"), encoding="utf-8") as stream:
+        config = json.load(stream)
+    wanted = _wanted(config)
+    if not wanted:
+        return 0
     if not driver_works(lab):
         err(FAILED)
         return 1
-    return 0
+    known = dict(devices(lab))
+    unknown = next((name for name in wanted if name not in known), None)
+    if unknown is not None:
+        err(f"nvidia-container-cli: device error: {unknown}: unknown device")
+        return 1
+    root = os.path.join(state["bundle"], config["root"]["path"])
+    nodes = dict.fromkeys([*common_nodes(lab), *(node for name in wanted for node in known[name])])
+    script = ["set -e"]
+    for node in nodes:
+        device = os.stat(node).st_rdev
+        script.append(f"mknod -m 666 '{root}{node}' c {os.major(device)} {os.minor(device)}")
+    for path in MOUNTS:
+        make = f"mkdir -p '{root}{path}'"
+        if os.path.isfile(path):
+            make = f"mkdir -p '{root}{os.path.dirname(path)}'; touch '{root}{path}'"
+        script.append(f"{make}; mount --bind '{path}' '{root}{path}'; mount -o remount,ro,bind '{root}{path}'")
+    command = ["nsenter", f"--target={state['pid']}", "--mount", "sh", "-c", "\n".join(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        err(f"nvidia-container-cli: mount error: {done.stderr.strip()}")
+    return done.returncode
 
 
 def cli(lab: Lab, args: list[str], out: Out, err: Out) -> int:
