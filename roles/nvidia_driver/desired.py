@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
-from metalserve.desired.model import Action, Desired, File, Module, NotYetKnown, Package, Reboot, Unit, Watch
+from metalserve.desired.model import Action, Desired, File, Module, NotYetKnown, Reboot, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from metalserve.driver.choice import DriverPlan, Machine, plan_driver
 from metalserve.driver.packages import header_packages
 from metalserve.driver.platform import Platform, platform_of
 from metalserve.driver.repository import key_path, repository_wish, source_path
-from metalserve.errors import MetalserveError
 from metalserve.hardware.node import NodeHardware
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
@@ -93,27 +92,31 @@ def pin(node: Node) -> Desired:
 def install(node: Node) -> Desired:
     """The driver's packages, and headers for the kernel that DKMS builds for."""
     chosen = plan(node)
-    headers, notes = _headers(node)
-    return Desired(
-        packages=(*headers, *chosen.packages),
+    wish = Desired(
+        packages=chosen.packages,
         # nvidia is loaded by its PCI alias at boot; nvidia-uvm is not, and a container cannot load it.
         files=(File(LOAD_AT_BOOT, MANAGED_BY + "".join(f"{m}\n" for m in BOOT_MODULES)),),
-        notes=(*notes, *(f"{r.choice}: {r.why} ({r.source})" for r in chosen.reasons)),
+        notes=tuple(f"{r.choice}: {r.why} ({r.source})" for r in chosen.reasons),
     )
+    return _headers(node) + wish
 
 
-def _headers(node: Node) -> tuple[tuple[Package, ...], tuple[str, ...]]:
+def _headers(node: Node) -> Desired:
     kernel = node.observed.facts.get("kernel", "")
-    if in_container(node):
-        return (), (f"container: no kernel headers, kernel {kernel} is the machine's",)
-    packages = header_packages(platform(node), kernel)
-    if not packages and f"/lib/modules/{kernel}/build" not in node.observed.files:
-        raise MetalserveError(
-            f"kernel {kernel} is none of {node.observed.os_id}'s own and has no headers in "
-            f"/lib/modules/{kernel}/build, so no driver module can be built for it",
-            remedy="install the headers that belong to it, or boot a kernel of the distribution",
-        )
-    return packages, () if packages else (f"kernel {kernel} is not the distribution's: its own headers are used",)
+    tree = f"/lib/modules/{kernel}/build"
+    packages = () if in_container(node) else header_packages(platform(node), kernel)
+    if packages:
+        return Desired(packages=packages)
+    # A kernel from elsewhere (the machine's, in a container): its headers may be there, or in a repository, or nowhere.
+    script = (
+        f"ms_apt update || ms_fail 'apt-get update failed -> check the repositories and the network'\n"
+        f"apt-cache show linux-headers-{kernel} >/dev/null 2>&1 || ms_fail 'kernel {kernel} is none of "
+        f"{node.observed.os_id}, has no headers in {tree} and no repository has linux-headers-{kernel}, so no driver "
+        "module can be built for it -> install the headers that belong to it, or boot a kernel of the distribution'\n"
+        f"ms_apt install linux-headers-{kernel}"
+    )
+    name = f"install headers of kernel {kernel}"
+    return Desired(actions=(Action(name, lambda observed: tree in observed.files, script, phase="early"),))
 
 
 def build(node: Node) -> Desired:
@@ -126,8 +129,6 @@ def build(node: Node) -> Desired:
         # Before the packages are there, there is nothing to build: their installation does it.
         return now.hardware.module_on_disk is not None or not _installed(now, chosen)
 
-    if in_container(node):
-        return Desired()
     script = (
         "command -v dkms >/dev/null || ms_fail 'dkms is not installed, so no module can be built'\n"
         f"dkms autoinstall -k {kernel} || {{ tail -n 20 /var/lib/dkms/nvidia*/*/build/make.log || :; "

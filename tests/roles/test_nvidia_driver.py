@@ -110,7 +110,6 @@ def test_the_list_of_cuda_keyring_goes_and_no_other() -> None:
         (make_node(facts={"secure_boot": "1"}), "Secure Boot"),
         (make_node(gpus=("2330", "ffff")), "not in the catalogue"),
         (make_node(gpus=("2901",), settings={"driver": {"modules": "proprietary"}}), "open kernel modules only"),
-        (make_node(facts={"kernel": "6.18.44-own"}), "no headers"),
     ],
 )
 def test_hosts_that_no_driver_can_serve_are_refused_untouched(node: Node, words: str) -> None:
@@ -120,17 +119,15 @@ def test_hosts_that_no_driver_can_serve_are_refused_untouched(node: Node, words:
     assert error.value.remedy
 
 
-def test_no_headers_in_a_container_nor_where_the_kernel_brings_its_own() -> None:
-    nspawn = make_node(facts={"kernel": "6.18.44-own", "virt": "systemd-nspawn", "secure_boot": "1"})
-    own = make_node(
-        facts={"kernel": "6.18.44-own"},
-        files={"/lib/modules/6.18.44-own/build": a_file("/lib/modules/6.18.44-own/build")},
-    )
-    for node in (nspawn, own):
-        wish = role.install(node)
-        assert not any("headers" in p.name for p in wish.packages)
-        assert any("kernel" in note for note in wish.notes)
-    assert role.build(nspawn) == Desired()
+@pytest.mark.parametrize("kernel", ["6.18.44-own", "6.1.0-44-amd64"])
+def test_headers_of_a_kernel_from_elsewhere_are_looked_for(kernel: str) -> None:
+    virt = "systemd-nspawn" if kernel.endswith("-amd64") else "none"
+    node = make_node(facts={"kernel": kernel, "virt": virt, "secure_boot": "0" if virt == "none" else "1"})
+    assert changes(role.install(node), node)[0] == f"install headers of kernel {kernel}"
+    assert not any("headers" in p.name for p in role.install(node).packages)
+    tree = f"/lib/modules/{kernel}/build"
+    node = node.with_observation(replace(node.observed, files={tree: a_file(tree)}))
+    assert not any("headers" in line for line in changes(role.install(node), node))
 
 
 @pytest.mark.parametrize(
