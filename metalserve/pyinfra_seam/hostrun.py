@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyinfra import context, logger
-from pyinfra.api import StringCommand
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.state import StateStage
 
@@ -27,6 +27,7 @@ from metalserve.pyinfra_seam import lock as lock_module
 from metalserve.pyinfra_seam.report import Failure, HostReport, RunReport
 from metalserve.releases import load_release
 from metalserve.settings import HostSettings
+from metalserve.verify.finding import Finding
 
 
 class HostRun:
@@ -36,6 +37,7 @@ class HostRun:
         node: settings, release and the newest observation.
         pending: what the stages so far would change (found before execution).
         fresh: whether nothing was changed since `node` was observed.
+        proofs_only: whether this run only notes what the checks say (deploys/verify.py).
     """
 
     def __init__(self, state: Any, host: Any, report: HostReport, run: RunReport) -> None:
@@ -49,6 +51,8 @@ class HostRun:
         self.pending: list[Change] = []
         self.lock: lock_module.HeldLock | None = None
         self.role_name = "run"
+        self.proofs_only = False
+        self.noted: list[Finding] = []
         self._connector_arguments: dict[str, Any] | None = None
 
     @property
@@ -72,10 +76,9 @@ class HostRun:
         Raises:
             MetalserveError: the connection broke or the time was up.
         """
-        if self._connector_arguments is None:
-            found, _ = pop_global_arguments(self.state, self.host, {})
-            self._connector_arguments = {k: v for k, v in found.items() if k in CONNECTOR_ARGUMENT_KEYS}
-        arguments = {**self._connector_arguments, "_stdin": [script], "_timeout": timeout_s}
+        # A terminal would never end the script's input.
+        given = {"_stdin": [script], "_timeout": timeout_s, "_get_pty": False}
+        arguments = {**self.connector_arguments(), **given}
         self.report.sessions += 1
         try:
             ok, output = self.host.run_shell_command(StringCommand(RUN_FROM_STDIN), **arguments)
@@ -88,7 +91,24 @@ class HostRun:
                 f"the connection broke: {type(error).__name__}: {error}",
                 remedy="see whether the host is up, then run again: the run goes on where it stopped",
             ) from error
+        if not ok and self._link_is_dead():
+            raise MetalserveError(
+                "the connection broke while a command ran",
+                remedy="see whether the host is up, then run again: the run goes on where it stopped",
+            )
         return ok, [line.line for line in output]
+
+    def connector_arguments(self) -> dict[str, Any]:
+        """Return pyinfra's connector arguments of this host (`_sudo` and the like)."""
+        if self._connector_arguments is None:
+            found, _ = pop_global_arguments(self.state, self.host, {})
+            self._connector_arguments = {k: v for k, v in found.items() if k in CONNECTOR_ARGUMENT_KEYS}
+        return self._connector_arguments
+
+    def _link_is_dead(self) -> bool:
+        client = getattr(self.host.connector, "client", None)
+        transport = client.get_transport() if client is not None and hasattr(client, "get_transport") else None
+        return transport is not None and not transport.is_active()
 
     def observe(self) -> Node:
         """Observe the host now (one session) and return it with its settings.
@@ -137,10 +157,7 @@ class HostRun:
         """Take the host's lock if it is not held yet; what was observed before may be stale then."""
         if self.lock is None:
             self.report.sessions += 1
-            if self._connector_arguments is None:
-                found, _ = pop_global_arguments(self.state, self.host, {})
-                self._connector_arguments = {k: v for k, v in found.items() if k in CONNECTOR_ARGUMENT_KEYS}
-            self.lock = lock_module.acquire(self.state, self.host, self._connector_arguments)
+            self.lock = lock_module.acquire(self.state, self.host, self.connector_arguments())
             self.fresh = False
 
     def release_lock(self) -> None:

@@ -2,24 +2,36 @@
 
 The lock is `flock` on /run/metalserve/lock, held by a process on the host that lives exactly as long as our
 connection: when the controller dies or the connection breaks, sshd closes its standard input and the lock is gone.
+A script that such a run has left on the host holds /run/metalserve/apply until it ends (desired/prelude.sh): whoever
+gets the lock waits for that too, so that what is observed next stays true.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shlex
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
+import gevent
+from pyinfra import logger
 from pyinfra.api.command import StringCommand
 from pyinfra.connectors.util import make_unix_command_for_host
 
 from metalserve.errors import MetalserveError
 
 _ANSWER_TIMEOUT_S = 20.0
+_LEFTOVER_TIMEOUT_S = 900
+"""How long to wait for the script of a run that was cut off: as long as one apt-get of a driver takes (guessed)."""
+
+_KEEPALIVE_S = 15
+_LINK_TIMEOUT_MS = 90_000
+"""How long sent data may stay unacknowledged before the link counts as dead; Linux' own limit is about 15 minutes."""
 
 
 class HeldLock(Protocol):
@@ -37,6 +49,10 @@ class _Channel:
     def __init__(self, channel: Any) -> None:
         self.channel = channel
 
+    def read(self) -> bytes:
+        data: bytes = self.channel.recv(1)
+        return data
+
     def release(self) -> None:
         self.channel.close()
 
@@ -45,9 +61,14 @@ class _Process:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
 
+    def read(self) -> bytes:
+        assert self.process.stdout is not None
+        return self.process.stdout.read(1)
+
     def release(self) -> None:
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
         self.process.wait(timeout=10)
 
 
@@ -56,18 +77,25 @@ class _NoLock:
         """Nothing is held: the connector has no process on the far side to hold it."""
 
 
-def _command() -> str:
-    who = f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
-    script = (
-        "mkdir -p /run/metalserve && exec 9>>/run/metalserve/lock || exit 1; "
-        f"if flock -n 9; then printf '%s\\n' {shlex.quote(who)} >/run/metalserve/holder; echo metalserve-locked; "
-        "cat >/dev/null; else echo metalserve-held by $(cat /run/metalserve/holder); fi"
-    )
-    return script
+def lock_script(who: str, directory: str = "/run/metalserve") -> str:
+    """Return the POSIX shell that takes the lock, says so in one line and holds it until its standard input ends.
+
+    It prints `metalserve-locked`, `metalserve-held by WHO`, or `metalserve-waiting PROCESS` followed by
+    `metalserve-locked` or `metalserve-busy`.
+    """
+    return f"""cd / && mkdir -p {directory} && cd {directory} && exec 9>>lock || exit 1
+if ! flock -n 9; then echo "metalserve-held by $(cat holder)"; exit 0; fi
+printf '%s, process %s here\n' {shlex.quote(who)} "$$" >holder
+if ! flock -n apply true; then
+  echo "metalserve-waiting $(cat applying)"
+  flock -w {_LEFTOVER_TIMEOUT_S} apply true || {{ echo metalserve-busy; exit 0; }}
+fi
+echo metalserve-locked
+cat >/dev/null"""
 
 
 def acquire(state: Any, host: Any, arguments: dict[str, Any]) -> HeldLock:
-    """Take the lock of `host` without waiting.
+    """Take the lock of `host` without waiting for another run, but for a script that a dead run has left.
 
     Args:
         state: pyinfra's state.
@@ -76,35 +104,43 @@ def acquire(state: Any, host: Any, arguments: dict[str, Any]) -> HeldLock:
 
     Raises:
         LockHeldError: another run holds it; says who, from where and since when.
-        MetalserveError: the host did not answer in 20 s.
+        MetalserveError: the host did not answer in 20 s, or the leftover script did not end in 15 minutes.
     """
     wrapping = {
         k: v for k, v in arguments.items() if k not in ("_stdin", "_timeout", "_get_pty", "_success_exit_codes")
     }
-    command = make_unix_command_for_host(state, host, StringCommand(_command()), **wrapping).get_raw_value()
+    who = f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
+    command = make_unix_command_for_host(state, host, StringCommand(lock_script(who)), **wrapping).get_raw_value()
     connector = host.connector_cls.__name__
+    held: _Channel | _Process
     if connector == "SSHConnector":
         transport = host.connector.client.get_transport()
-        transport.set_keepalive(15)  # a silent link is noticed in about a minute, also while the host compiles a module
+        _notice_a_dead_link(transport)
         channel = transport.open_session(timeout=_ANSWER_TIMEOUT_S)
-        channel.settimeout(_ANSWER_TIMEOUT_S)
         channel.exec_command(command)
-        answer = _read_line(channel.recv)
-        held: HeldLock = _Channel(channel)
+        held = _Channel(channel)
     elif connector == "LocalConnector":
-        process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        answer = process.stdout.readline().decode(errors="replace").strip()
-        held = _Process(process)
+        held = _Process(subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
     else:
         return _NoLock()
+    answer = _read_line(held.read, _ANSWER_TIMEOUT_S)
+    if answer.startswith("metalserve-waiting"):
+        leftover = answer.removeprefix("metalserve-waiting").strip() or "unknown process"
+        host.log(f"waiting for a script that an earlier run left on this host ({leftover})", logger.warning)
+        answer = _read_line(held.read, _LEFTOVER_TIMEOUT_S + _ANSWER_TIMEOUT_S)
+        if answer == "metalserve-busy":
+            held.release()
+            raise MetalserveError(
+                f"a script that an earlier run left is still at work after {_LEFTOVER_TIMEOUT_S} s ({leftover})",
+                remedy="look what it waits for on the host, end it, then run again",
+            )
     if answer == "metalserve-locked":
         return held
     held.release()
     if answer.startswith("metalserve-held"):
         raise LockHeldError(
             f"another run is at work on this host, held {answer.removeprefix('metalserve-held ')}",
-            remedy="wait for it to end, then run again",
+            remedy="wait for it to end, then run again; if its controller is dead, end that process on this host",
         )
     raise MetalserveError(
         f"could not take the host's lock: {answer or 'no answer'}",
@@ -112,14 +148,21 @@ def acquire(state: Any, host: Any, arguments: dict[str, Any]) -> HeldLock:
     )
 
 
-def _read_line(receive: Any) -> str:
+def _notice_a_dead_link(transport: Any) -> None:
+    # Without traffic a link that went silent is never noticed, and a driver's module compiles for minutes in silence.
+    transport.set_keepalive(_KEEPALIVE_S)
+    # A jump host's or a proxy command's "socket" has no such option.
+    with contextlib.suppress(AttributeError, OSError):
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _LINK_TIMEOUT_MS)
+
+
+def _read_line(read: Callable[[], bytes], timeout_s: float) -> str:
+    # One byte at a time: nothing after the line may be taken, and the line is short.
     data = b""
-    try:
+    with gevent.Timeout(timeout_s, False):
         while not data.endswith(b"\n"):
-            piece = receive(256)
+            piece = read()
             if not piece:
                 break
             data += piece
-    except TimeoutError:
-        pass
     return data.decode(errors="replace").strip()

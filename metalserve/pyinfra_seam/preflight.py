@@ -15,11 +15,14 @@ from types import FrameType
 from typing import Any
 
 import click
+from pyinfra.api.state import BaseStateCallback
 from rich.console import Console
 
 from metalserve.errors import MetalserveError
 from metalserve.inventory import check_hosts
-from metalserve.pyinfra_seam.hostrun import _RUNS, RUN_REPORT
+from metalserve.pyinfra_seam import output
+from metalserve.pyinfra_seam.hostrun import RUN_REPORT
+from metalserve.pyinfra_seam.report import Failure
 
 _installed = False
 _UNCHECKED = {"exec", "fact", "debug-inventory", "server.shell"}
@@ -32,33 +35,48 @@ def install() -> None:
     if _installed or module is None:
         return
     _installed = True
-    for name in ("connect_all", "_apply_inventory_limit"):
+    for name in ("connect_all", "_apply_inventory_limit", "_exit"):
         if not hasattr(module, name):
             raise MetalserveError(
                 f"this pyinfra has no pyinfra_cli.cli.{name}", remedy="install the pyinfra of requirements.lock"
             )
     _wrap_connect(module)
     _wrap_limit(module)
+    _wrap_exit(module)
+    output.install()
     signal.signal(signal.SIGINT, _interrupted)
     signal.signal(signal.SIGTERM, _interrupted)
     atexit.register(_summary)
+
+
+class _ConnectErrors(BaseStateCallback):
+    """Keeps the reason why a host could not be reached, which pyinfra only prints."""
+
+    @staticmethod
+    def host_connect_error(state: Any, host: Any, error: Any) -> None:
+        RUN_REPORT.host(host.name).failure = Failure(
+            "connect", "ssh", str(error), remedy="see that the host is up, its address, its key and your key"
+        )
 
 
 def _wrap_connect(module: Any) -> None:
     original = module.connect_all
 
     def connect_all(state: Any) -> None:
-        hosts = [state.inventory.get_host(h.name) for h in state.inventory.get_active_hosts()]
+        # Nothing is connected yet, so "active" hosts there are none: these are the ones that --limit leaves.
+        hosts = [h for h in state.inventory if state.is_host_in_limit(h)]
         if not _UNCHECKED & set(sys.argv):
             source = next((a for a in sys.argv[1:] if a.endswith(".py")), "inventory")
             try:
                 check_hosts([(h.name, h.data.dict()) for h in hosts], source)
             except MetalserveError as error:
                 _stop(error)
-        original(state)
-        for host in hosts:
-            if not host.connected:
-                RUN_REPORT.host(host.name).connected = False
+        state.add_callback_handler(_ConnectErrors())
+        try:
+            original(state)
+        finally:
+            for host in hosts:
+                RUN_REPORT.host(host.name).connected = host.connected
 
     module.connect_all = connect_all
 
@@ -87,10 +105,24 @@ def _stop(error: MetalserveError) -> None:
     sys.exit(1)
 
 
+def _wrap_exit(module: Any) -> None:
+    original = module._exit
+
+    def end() -> None:
+        # Only reached when everything was gone through: not after an exception, not after Ctrl-C.
+        RUN_REPORT.complete = True
+        for host in getattr(module.state, "failed_hosts", ()):
+            report = RUN_REPORT.host(host.name)
+            if report.failure is None:  # an operation of pyinfra's own, in a deploy of the user's
+                report.failure = Failure("pyinfra", "operation", "an operation failed: pyinfra's lines above say which")
+        original()
+
+    module._exit = end
+
+
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    for runs in _RUNS.values():
-        for run in runs.values():
-            run.release_lock()
+    # Nothing that could switch to another greenlet may be done here. Connections end with the process, and with
+    # them the locks; what still runs on a host stops at its next step, and the next run waits for it.
     click.echo("\nmetalserve: interrupted; files are whole, run the same command again to go on", err=True)
     sys.exit(128 + number)
 

@@ -6,6 +6,7 @@ Here a marker in /run (gone with the boot) proves the restart on metal, in a VM 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -46,10 +47,8 @@ def reboot_and_wait(run: HostRun, reboot: Reboot) -> None:
                 f"did not come back within {reboot.timeout_s} s of its reboot ({reboot.reason})",
                 remedy="look at its console through the BMC; raise driver.reboot_timeout_s if it only POSTs slowly",
             )
-        try:
+        with contextlib.suppress(Exception):  # the old connection may be dead already, which is what is wanted
             run.host.disconnect()
-        except Exception:  # noqa: S110 -- the old connection is dead already, which is what is wanted
-            pass
         run.host.connected = False
         run.host.connect(show_errors=False)
         if not run.host.connected:

@@ -6,7 +6,8 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Status = Literal["unchanged", "changed", "would change", "failed", "unreachable", "not reached"]
+from metalserve.errors import MetalserveError
+
+Status = Literal["unchanged", "changed", "would change", "failed", "unreachable", "interrupted", "not reached"]
 
 
 @dataclass
@@ -36,6 +39,7 @@ class HostReport:
         changes: (role, stage, what changed or would change).
         unknown: what can only be known later ("serving: the plan, known after the driver is there").
         proofs: name -> one line that a role proved ("completion" -> the text that the engine answered).
+        findings: everything that the checks said, good and bad, when a run was asked for just that (deploys/verify.py).
         sessions: SSH sessions that metalserve opened on this host.
     """
 
@@ -45,37 +49,77 @@ class HostReport:
     unknown: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     proofs: dict[str, str] = field(default_factory=dict)
+    findings: list[dict[str, str]] = field(default_factory=list)
     failure: Failure | None = None
-    finished: bool = False
     connected: bool = True
     sessions: int = 0
     simulated: bool = False
 
-    @property
-    def status(self) -> Status:
-        """The host's outcome in two words at most."""
+    def status(self, *, executed: bool, complete: bool) -> Status:
+        """Return the host's outcome in two words at most.
+
+        Args:
+            executed: whether the run went on to change hosts.
+            complete: whether it went through to its end.
+        """
         if not self.connected:
             return "unreachable"
         if self.failure is not None:
             return "failed"
+        if not complete:
+            return "interrupted"
         if self.changes:
             return "changed"
-        if self.planned or self.unknown:
+        if not executed and (self.planned or self.unknown):
             return "would change"
         return "unchanged"
 
 
 class RunReport:
-    """All hosts of one run of the controller."""
+    """All hosts of one run of the controller.
+
+    Attributes:
+        executed: whether the run went on to change hosts (not with `--dry`).
+        complete: whether it went through to its end: no Ctrl-C, no exception.
+        settled: host -> outcome, where that was decided elsewhere (a report that was read, a wave not reached).
+    """
 
     def __init__(self) -> None:
         self.started = time.time()
         self.hosts: dict[str, HostReport] = {}
         self.executed = False
+        self.complete = False
+        self.settled: dict[str, Status] = {}
 
     def host(self, name: str) -> HostReport:
         """Return the report of host `name`, made when first asked for."""
         return self.hosts.setdefault(name, HostReport(name))
+
+    def status(self, host: HostReport) -> Status:
+        """Return the outcome of one host of this run."""
+        settled = self.settled.get(host.name)
+        return settled or host.status(executed=self.executed, complete=self.complete)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunReport:
+        """Return the report that `as_dict` made `data` of.
+
+        Raises:
+            MetalserveError: it is no report of schema 1.
+        """
+        if not isinstance(data, Mapping) or data.get("schema") != 1 or not isinstance(data.get("hosts"), Mapping):
+            raise MetalserveError("is no report of metalserve (schema 1)")
+        report = cls()
+        report.executed, report.complete = bool(data.get("executed")), bool(data.get("complete"))
+        known = {f.name for f in fields(HostReport)}
+        for name, values in data["hosts"].items():
+            host = HostReport(**{k: v for k, v in values.items() if k in known})
+            host.failure = Failure(**values["failure"]) if values.get("failure") else None
+            for key in ("changes", "planned", "unknown"):
+                setattr(host, key, [tuple(entry) for entry in values.get(key, ())])
+            report.hosts[name] = host
+            report.settled[name] = values["status"]
+        return report
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values (schema version 1)."""
@@ -84,7 +128,8 @@ class RunReport:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
             "executed": self.executed,
-            "hosts": {name: {**asdict(host), "status": host.status} for name, host in sorted(self.hosts.items())},
+            "complete": self.complete,
+            "hosts": {n: {**asdict(host), "status": self.status(host)} for n, host in sorted(self.hosts.items())},
         }
 
     def write(self, path: Path) -> None:
@@ -111,7 +156,7 @@ class RunReport:
             count = len(host.changes) if self.executed else len(host.planned)
             table.add_row(
                 Text(host.name),
-                Text(host.status, style=colours.get(host.status, "bold red")),
+                Text((status := self.status(host)), style=colours.get(status, "bold red")),
                 str(count),
                 str(host.sessions),
                 Text(_words(host)),

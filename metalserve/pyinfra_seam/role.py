@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import gevent
 from pyinfra import logger
-from pyinfra.api import deploy, operation
 from pyinfra.api.command import FunctionCommand
+from pyinfra.api.deploy import deploy
+from pyinfra.api.operation import operation
 
 from metalserve.desired.diff import Change, difference
 from metalserve.desired.model import Desired, NotYetKnown, Reboot, Watch
@@ -42,9 +44,16 @@ class ProofFailed(MetalserveError):
         self.evidence = f"{finding.check} [{finding.status}] {finding.source or ''}".strip()
 
 
-def begin(*watches: WatchOf) -> None:
-    """Observe the host once for all the given roles; a deploy's first line."""
+def begin(*watches: WatchOf, proofs_only: bool = False) -> None:
+    """Observe the host once for all the given roles; a deploy's first line.
+
+    Args:
+        watches: what the roles need to see.
+        proofs_only: change nothing; `prove` only notes what its checks say, and `judge` at the deploy's end fails
+            the host if one of them is bad.
+    """
     run = current()
+    run.proofs_only = proofs_only
     if run.failed:
         return
     with run.in_role("observe"):
@@ -77,8 +86,9 @@ def role(title: str, watch: WatchOf) -> Callable[[Callable[[], None]], Callable[
                 run.prepare(_joined(run, (watch,)))
                 function()
 
-        decorated: Callable[[], None] = deploy(title)(guarded)
-        return decorated
+        decorated: Any = deploy(title)(guarded)
+        wrapped: Callable[[], None] = decorated
+        return wrapped
 
     return wrap
 
@@ -93,7 +103,7 @@ def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
         live_only: skip it in an image, where nothing is started or loaded.
     """
     run = current()
-    if run.failed or run.node is None or (live_only and not run.node.observed.live):
+    if run.failed or run.proofs_only or run.node is None or (live_only and not run.node.observed.live):
         return
     foreseen = True
     try:
@@ -120,7 +130,7 @@ def _say(run: HostRun, line: str) -> None:
 
 
 @operation(is_idempotent=True)
-def _stage(role_name: str, stage_name: str, decide: Decide, foreseen: bool) -> Iterator[FunctionCommand]:
+def _stage(role_name: str, stage_name: str, decide: Decide, foreseen: bool) -> Generator[FunctionCommand, None, None]:
     run = current()
     if not run.executing:
         if foreseen:  # only counted: the decision was made and shown already
@@ -178,17 +188,64 @@ def prove(name: str, check: Check, *, within_s: float = 0.0) -> None:
     run = current()
     if run.failed or run.node is None or not run.node.observed.live:
         return
-    if not run.pending:
-        _judge(run, check(run.node))
+    if run.proofs_only:
+        _note(run, name, check)
         return
+    if not run.pending:
+        try:
+            _judge(run, check(run.node))
+            return
+        except (ProofFailed, NotYetKnown) as error:
+            if within_s <= 0:
+                run.fail(f"prove {name}", error)
+                return
+            # It may only be starting, after a reboot of its own for instance: the execute phase waits for it.
+            run.report.unknown.append((run.role_name, f"{name}: not yet right: {error.what}"))
+            _say(run, f"{run.role_name} / prove {name}: not yet right: {error.what}")
+        except Exception as error:
+            run.fail(f"prove {name}", error)
+            return
     _prove(name=f"prove {name}", role_name=run.role_name, proof_name=name, check=check, within_s=within_s)
 
 
+def _note(run: HostRun, name: str, check: Check) -> None:
+    assert run.node is not None
+    try:
+        findings = list(check(run.node))
+    except MetalserveError as error:
+        remedy = error.remedy or ""
+        findings = [Finding(name, "unknown", run.host.name, "a check that can be made", error.what, remedy=remedy)]
+    except Exception as error:
+        run.fail(f"prove {name}", error)
+        return
+    for finding in findings:
+        run.noted.append(finding)
+        run.report.findings.append({"role": run.role_name, **finding.as_dict()})
+        _say(run, f"{run.role_name} / {name}: {finding}")
+
+
+def judge() -> None:
+    """Fail the host if a noted finding is bad; the last line of a deploy that began with `proofs_only`."""
+    run = current()
+    if run.failed:
+        return
+    bad = [f for f in run.noted if f.failing]
+    run.report.warnings += [str(f) for f in run.noted if f.status == "warn"]
+    if bad:
+        error = ProofFailed(bad[0])
+        error.evidence = "\n".join(str(f) for f in bad)
+        run.fail("prove", error)
+    else:
+        counts = {status: sum(f.status == status for f in run.noted) for status in ("ok", "warn", "skipped")}
+        run.report.proofs["checks"] = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "none"
+
+
 @operation(is_idempotent=True)
-def _prove(role_name: str, proof_name: str, check: Check, within_s: float) -> Iterator[FunctionCommand]:
+def _prove(role_name: str, proof_name: str, check: Check, within_s: float) -> Generator[FunctionCommand, None, None]:
     run = current()
     if not run.executing:
         return
+    run.run.executed = True
     run.role_name = role_name
     try:
         deadline = time.monotonic() + within_s
@@ -197,7 +254,7 @@ def _prove(role_name: str, proof_name: str, check: Check, within_s: float) -> It
             try:
                 _judge(run, check(node))
                 return
-            except ProofFailed:
+            except (ProofFailed, NotYetKnown):
                 if time.monotonic() >= deadline:
                     raise
             gevent.sleep(2)
@@ -231,4 +288,4 @@ def _refuse(state: object, host: object) -> bool:
     return False
 
 
-__all__ = ["Change", "begin", "prove", "record", "role", "stage"]
+__all__ = ["Change", "begin", "judge", "prove", "record", "role", "stage"]

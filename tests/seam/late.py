@@ -1,0 +1,3 @@
+from tests.seam import roles
+
+roles.late()
