@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from metalserve.cli.read import command
+from metalserve.errors import MetalserveError
+
+from . import samples
+
+
+def run(*args: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(command, list(args), input=text, standalone_mode=False)
+
+
+def test_without_arguments_the_kinds_are_listed() -> None:
+    listed = run().output
+    for kind in ("topo", "smi-q", "nvlink-status", "lspci", "nvme-list", "kernel-log"):
+        assert kind in listed
+
+
+def test_topo_as_json() -> None:
+    read = json.loads(run("topo", "-", "--json", text=samples.TOPO_2_BRIDGED).output)
+    assert (read["schema"], read["kind"], read["gpus"]) == (1, "topo", ["GPU0", "GPU1"])
+    assert read["links"] == {"GPU0,GPU1": "NV12"}
+    assert (read["nics"], read["numa_nodes"]) == (["NIC0"], [0, 1])
+    assert read["summary"] == "2 GPUs, all 1 pairs NV12"
+
+
+def test_several_files_give_a_line_each_and_a_bad_one_the_status(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_text(samples.NVLINK_PAIR)
+    bad.write_text("GPU 0: NVIDIA X\n\t Link 0: 1 GB/sLink 1: 1 GB/s\n")
+    result = run("nvlink-status", "--json", str(good), str(bad), str(tmp_path / "none.txt"))
+    first, second, third = (json.loads(line) for line in result.output.splitlines())
+    assert [(g["active"], g["inactive"], g["gb_per_s"]) for g in first["gpus"]] == [(12, 6, 26.562)] * 2
+    assert "not understood" in second["error"]
+    assert third["file"] == str(tmp_path / "none.txt")
+    assert "cannot be read" in third["error"]
+    assert result.return_value == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (samples.TOPO_2_BRIDGED, "topo"),
+        (samples.SMI_Q, "smi-q"),
+        (samples.SMI_CSV, "smi-csv"),
+        (samples.SMI_LIST, "smi-list"),
+        (samples.NVLINK_PAIR, "nvlink-status"),
+        (samples.LSPCI, "lspci"),
+        (samples.NVME_V2, "nvme-list"),
+        (samples.NVME_TABLE, "nvme-list"),
+        (samples.KERNEL_LOG, "kernel-log"),
+    ],
+)
+def test_the_kind_is_recognised(text: str, kind: str) -> None:
+    assert json.loads(run("-", "--json", text=text).output)["kind"] == kind
+
+
+def test_events_and_reports_have_the_documented_keys() -> None:
+    log = json.loads(run("kernel-log", "-", "--json", text=samples.KERNEL_LOG).output)
+    assert {"xid", "pci", "kind", "message"} <= set(log["events"][0])
+    report = json.loads(run("smi-q", "-", "--json", text=samples.SMI_Q).output)
+    assert report["driver"] == "580.178.04"
+    wanted = {"name", "memory_mib", "event_reasons", "fabric_state", "recovery_action", "remapped_pending"}
+    assert wanted | {"remapped_failure"} <= set(report["gpus"][0])
+
+
+def test_what_is_nothing_known_is_refused_with_a_hint() -> None:
+    with pytest.raises(MetalserveError, match="did you mean 'topo'"):
+        CliRunner().invoke(command, ["topu"], standalone_mode=False, catch_exceptions=False)
+    assert run("-", text="hello").return_value == 1
+
+
+def test_for_people_it_prints_lines() -> None:
+    shown = run("topo", "-", text=samples.TOPO_2_BRIDGED).output
+    assert "summary: 2 GPUs, all 1 pairs NV12" in shown
