@@ -14,6 +14,10 @@ Intent = Literal["latency", "throughput", "balanced"]
 USEFUL_TOKENS = 65_536
 """KV tokens that let a replica batch usefully: 32 requests of 2,048 tokens. Fewer fits, but more GPUs are preferred."""
 
+ENOUGH_ALONE = 16_384
+"""KV tokens with which a model counts as fitting one GPU, 8 requests of 2,048 tokens: a replica a GPU has no
+communication at all, so it may do with less."""
+
 LEAST_SHARD_GIB = 4.0
 """Tensor parallel stops paying for latency when a GPU holds less: an H100 reads 4 GiB in 1.3 ms, and the 160
 all-reduces of an 80-layer model take 0.8 ms (measured, custom all-reduce, one token)."""
@@ -36,10 +40,12 @@ class Option:
 
 
 def _useful(option: Option, model: ModelConfig) -> bool:
+    if option.size == 1:
+        return option.share.kv_tokens >= min(ENOUGH_ALONE, 8 * model.max_position)
     return option.share.kv_tokens >= min(USEFUL_TOKENS, 32 * model.max_position)
 
 
-def _cost(option: Option, gpus: int) -> tuple[bool, int, int, int]:
+def cost(option: Option, gpus: int) -> tuple[bool, int, int, int]:
     """Return what to keep low, in this order.
 
     A pipeline at all (a request waits for every stage in turn), idle GPUs, stages, GPUs a replica.
@@ -66,13 +72,13 @@ def choose(
     """
     roomy = [option for option in fitting if _useful(option, model)]
     pool = roomy or [max(fitting, key=lambda option: option.share.kv_tokens)]
-    best = min(pool, key=lambda option: _cost(option, gpus))
+    best = min(pool, key=lambda option: cost(option, gpus))
     said = [f"Links: {links}."]
     one = next((option for option in options if option.size == 1), None)
     if best.size == 1:
         said.append(
             f"The model fits one GPU ({best.share.weights / GIB:.1f} GiB of weights, {best.share.kv_bytes / GIB:.1f} "
-            f"GiB for the KV cache): every GPU gets a replica of its own, {len(best.groups)} in all, without all-reduces."
+            f"GiB for the KV cache), so every GPU gets a replica of its own, {len(best.groups)} in all: no all-reduces."
         )
     else:
         said += _why_split(best, one, options, model)

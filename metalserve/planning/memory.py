@@ -62,7 +62,22 @@ def weights_bytes(model: ModelConfig, tensor_parallel: int = 1, pipeline_paralle
 
     Where the size of the files is known, the computed share is scaled by it, so that the sum over the GPUs is exact.
     """
+    worst = _fullest(model, tensor_parallel, pipeline_parallel)
+    if model.weights_bytes is None:
+        return worst
+    return worst * model.weights_bytes / _fullest(_unpadded(model), 1, 1)
+
+
+def _unpadded(model: ModelConfig) -> ModelConfig:
+    """Return the model as it lies in its files."""
+    return replace(model, quantisation=replace(model.quantisation, pad=1)) if model.quantisation else model
+
+
+def _fullest(model: ModelConfig, tensor_parallel: int, pipeline_parallel: int) -> float:
     attention, dense, experts = model.layer_params(tensor_parallel)
+    if model.experts and model.quantisation:
+        width = model.experts.intermediate
+        experts *= math.ceil(width / model.quantisation.pad) * model.quantisation.pad / width
     quantised = model.quantisation.bytes_per_param if model.quantisation else model.dtype_bytes
     only_experts = model.quantisation is not None and model.quantisation.experts_only
     body = (attention + dense) * (model.dtype_bytes if only_experts else quantised) + experts * quantised
@@ -76,12 +91,7 @@ def weights_bytes(model: ModelConfig, tensor_parallel: int = 1, pipeline_paralle
         first, last = number == 0, number == len(stages) - 1
         copies = int(first) + int(last and (not model.tied or not first))
         held.append(share + copies * ends)
-    worst = max(held)
-    if model.weights_bytes is None:
-        return worst
-    if tensor_parallel == pipeline_parallel == 1:
-        return float(model.weights_bytes)
-    return worst * model.weights_bytes / weights_bytes(replace(model, weights_bytes=None))
+    return max(held)
 
 
 def kv_bytes_per_token(

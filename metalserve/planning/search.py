@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from metalserve.catalogue.models import GpuCatalogue, GpuSpec
 from metalserve.hardware.node import NodeHardware
 from metalserve.planning import placement
-from metalserve.planning.choice import Option, choose
+from metalserve.planning.choice import Option, choose, cost
 from metalserve.planning.constraints import split_problem
 from metalserve.planning.memory import GIB, Share, kv_bytes_per_token, share_of
 from metalserve.planning.model import ModelConfig, quantised_online
@@ -104,14 +104,14 @@ class Search:
         fitting = [option for option in options if option.share.kv_tokens >= self.needed_tokens]
         if not fitting:
             return None, [], self._refusal(options)
-        chosen, said = choose(
-            fitting, options, engine.intent, placement.describe(self.host.hardware, self.host.gpus), model, count
-        )
-        if engine.replicas is not None:
-            if engine.replicas > len(chosen.groups):
-                size = chosen.tensor_parallel * chosen.pipeline_parallel
-                room = f"{count} GPUs hold {len(chosen.groups)} replicas of {size}"
-                return None, said, f"engine.replicas is {engine.replicas}, but {room}"
+        enough = [option for option in fitting if len(option.groups) >= (engine.replicas or 1)]
+        if not enough:
+            most = max(fitting, key=lambda option: len(option.groups))
+            room = f"{count} GPUs hold {len(most.groups)} of {most.size} GPUs each"
+            return None, [], f"engine.replicas is {engine.replicas}, but {room}, the least that the model fits"
+        links = placement.describe(self.host.hardware, self.host.gpus)
+        chosen, said = choose(enough, options, engine.intent, links, model, count)
+        if engine.replicas is not None and engine.replicas < len(chosen.groups):
             chosen = replace(chosen, groups=chosen.groups[: engine.replicas])
             said.append(f"engine.replicas limits the host to {engine.replicas}.")
         used = sum(len(group) for group in chosen.groups)
@@ -132,7 +132,7 @@ class Search:
         for tensor in [engine.tensor_parallel] if engine.tensor_parallel else powers:
             if engine.tensor_parallel is None and tensor > largest:
                 continue
-            for pipeline in [engine.pipeline_parallel] if engine.pipeline_parallel else range(1, count + 1):
+            for pipeline in self._pipelines():
                 if tensor * pipeline > count:
                     problems.append(f"{tensor} x {pipeline} GPUs a replica are more than the host's {count}")
                     continue
@@ -149,6 +149,12 @@ class Search:
                 )
                 options.append(Option(tensor, pipeline, tuple(groups), self.share(tensor, pipeline), linked))
         return options, problems
+
+    def _pipelines(self) -> Sequence[int]:
+        """Return the pipeline sizes to look at: a user who sets tensor_parallel alone means no pipeline."""
+        if self.engine.pipeline_parallel:
+            return [self.engine.pipeline_parallel]
+        return [1] if self.engine.tensor_parallel else range(1, len(self.host.gpus) + 1)
 
     def context(self, option: Option) -> tuple[int, str]:
         """Return the context length in tokens and the sentence that explains it."""
@@ -195,7 +201,7 @@ class Search:
         model = self.model
         if model.quantisation is None:
             small = quantised_online(model)
-            for option in self._options()[0]:
+            for option in sorted(self._options()[0], key=lambda option: cost(option, len(self.host.gpus))):
                 share = self.share(option.tensor_parallel, option.pipeline_parallel, small)
                 if share.kv_tokens >= self.needed_tokens and not split_problem(small, option.tensor_parallel, 1):
                     ways.append(
@@ -203,14 +209,12 @@ class Search:
                         f"{option.tensor_parallel}, pipeline parallel {option.pipeline_parallel})"
                     )
                     break
-        pipeline = 2
-        while pipeline <= 16:
-            tensor = best.tensor_parallel * best.pipeline_parallel
-            tensor = tensor if not split_problem(model, tensor, pipeline) else best.tensor_parallel
-            share = self.share(tensor, pipeline)
-            if share.kv_tokens >= self.needed_tokens:
+        for factor in (2, 4, 8, 16):
+            tensor, pipeline = best.tensor_parallel, best.pipeline_parallel * factor
+            if split_problem(model, tensor, pipeline):
+                break
+            if self.share(tensor, pipeline).kv_tokens >= self.needed_tokens:
                 total = tensor * pipeline
                 ways.append(f"{total} such GPUs (tensor parallel {tensor}, pipeline parallel {pipeline})")
                 break
-            pipeline *= 2
         return ", or ".join(ways) if ways else "a smaller or more strongly quantised model"
