@@ -1,0 +1,43 @@
+"""Role vllm: the model is served, by as many engines as the plan says, and each of them answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metalserve.desired.model import Watch
+from metalserve.desired.node import Node
+from metalserve.pyinfra_seam.role import prove, record, role, stage
+from metalserve.releases import Release
+from metalserve.settings import HostSettings
+from metalserve.verify.finding import Finding
+from roles.container_runtime.desired import watch as watch_container_runtime
+from roles.storage.desired import watch as watch_storage
+from roles.vllm import desired
+from roles.weights.desired import watch as watch_weights
+
+
+def watch(settings: HostSettings, release: Release) -> Watch:
+    """What the launch depends on: storage, weights, Docker, and the engines themselves."""
+    joined = desired.watch(settings, release)
+    for other in (watch_storage, watch_weights, watch_container_runtime):
+        joined = joined | other(settings, release)
+    return joined
+
+
+@role("vLLM", watch=watch)
+def vllm() -> None:
+    """Plan the launch from the hardware, start one supervised container a replica, and prove a completion."""
+    stage("install", desired.install)
+    stage("configure", desired.configure)
+    stage("serve", desired.serve, live_only=True)
+    prove("a completion", _check, within_s=60)
+
+
+def _check(node: Node) -> Sequence[Finding]:
+    findings = desired.check(node)
+    if node.settings.model is not None and all(not finding.failing for finding in findings):
+        record("answers", desired.in_words(node))
+    return findings
+
+
+__all__ = ["desired", "vllm"]
