@@ -19,7 +19,7 @@ from pyinfra.api.state import BaseStateCallback
 from rich.console import Console
 
 from metalserve.errors import MetalserveError
-from metalserve.inventory import check_hosts
+from metalserve.inventory import check_hosts, check_secrets
 from metalserve.pyinfra_seam import output
 from metalserve.pyinfra_seam.hostrun import RUN_REPORT
 from metalserve.pyinfra_seam.report import Failure
@@ -67,10 +67,16 @@ def _wrap_connect(module: Any) -> None:
         hosts = [h for h in state.inventory if state.is_host_in_limit(h)]
         if not _UNCHECKED & set(sys.argv):
             source = next((a for a in sys.argv[1:] if a.endswith(".py")), "inventory")
+            pairs = [(h.name, h.data.dict()) for h in hosts]
             try:
-                check_hosts([(h.name, h.data.dict()) for h in hosts], source)
+                settings = check_hosts(pairs, source)
+                if "--dry" not in sys.argv:  # a look needs no secret
+                    check_secrets(settings, source)
             except MetalserveError as error:
                 _stop(error)
+        if "--dry" in sys.argv or not sys.stdin.isatty():
+            # pyinfra asks "continue?" when a host fails; with nobody there that question is an EOFError for all hosts.
+            state.should_raise_failed_hosts = _never
         state.add_callback_handler(_ConnectErrors())
         try:
             original(state)
@@ -79,6 +85,10 @@ def _wrap_connect(module: Any) -> None:
                 RUN_REPORT.host(host.name).connected = host.connected
 
     module.connect_all = connect_all
+
+
+def _never(state: Any) -> bool:
+    return False
 
 
 def _wrap_limit(module: Any) -> None:
