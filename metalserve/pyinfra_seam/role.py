@@ -107,7 +107,8 @@ def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
         return
     foreseen = True
     try:
-        changes = difference(decide(run.node), run.node.observed)
+        wish = decide(run.node)
+        changes = difference(wish, run.node.observed)
     except NotYetKnown as reason:
         if not run.pending:
             raise
@@ -119,6 +120,8 @@ def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
         for change in changes:
             run.report.planned.append((run.role_name, name, change.summary))
             _say(run, f"{run.role_name} / {name}: {change.summary}")
+        for note in wish.notes if changes else ():
+            _say(run, f"{run.role_name} / {name}: because: {note}")
         run.pending += changes
         # Nothing to do as the host is now; decided again in its turn, after what comes before it.
         foreseen = bool(changes)
