@@ -195,7 +195,8 @@ def test_lspci_reads_as_the_index_says(name: str) -> None:
         assert sum(d.class_code == "0108" for d in devices) == _number(r"nvme=(\d+)", answer)
         return
     wanted = re.findall(
-        r"((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.\d) [^|]*?: cap ([\d.]+)GT/s x(\d+), sta ([\d.]+)GT/s[^|]*? x(\d+)",
+        r"((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.\d) [^|]*?: "
+        r"cap ([\d.]+)GT/s x(\d+), sta ([\d.]+)GT/s[^|]*? x(\d+)",
         answer,
     )
     if not wanted:
