@@ -8,47 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TextIO
 
 from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-def application(root: Path, log: TextIO) -> web.Application:
+def application(root: Path) -> web.Application:
     """Return the service: GET and HEAD of files below `root`, `Range` and conditional requests answered."""
+    app = web.Application()
+    app.router.add_static("/", root, follow_symlinks=True, show_index=True)
+    return app
 
-    @web.middleware
-    async def logged(request: web.Request, handler: Handler) -> web.StreamResponse:
-        started = time.monotonic()
-        status = 499  # the client went away
-        try:
-            response = await handler(request)
-            status = response.status
-            return response
-        except web.HTTPException as error:
-            status = error.status
-            raise
-        finally:
+
+def request_log(stream: TextIO) -> type[AbstractAccessLogger]:
+    """Return an access logger class that writes one JSON line for each request to `stream`."""
+
+    class RequestLog(AbstractAccessLogger):
+        """Writes when the answer has been sent: only then are its status and length known."""
+
+        def log(self, request: web.BaseRequest, response: web.StreamResponse, time_: float) -> None:
+            """Write one line."""
             entry = {
                 "at": round(time.time(), 3),
                 "from": request.remote,
                 "method": request.method,
                 "path": request.path,
                 "range": request.headers.get("Range"),
-                "status": status,
-                "seconds": round(time.monotonic() - started, 4),
+                "status": response.status,
+                "length": int(response.headers.get("Content-Length") or 0),
+                "seconds": round(time_, 4),
             }
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
+            stream.write(json.dumps(entry) + "\n")
+            stream.flush()
 
-    app = web.Application(middlewares=[logged])
-    app.router.add_static("/", root, follow_symlinks=True, show_index=True)
-    return app
+    return RequestLog
 
 
 def main(arguments: list[str]) -> None:
@@ -57,7 +55,12 @@ def main(arguments: list[str]) -> None:
     with Path(log).open("a") as stream:
         asyncio.set_event_loop(asyncio.new_event_loop())
         web.run_app(
-            application(Path(root), stream), host=address, port=int(port), print=lambda *_: None, access_log=None
+            application(Path(root)),
+            host=address,
+            port=int(port),
+            print=lambda *_: None,
+            access_log=logging.getLogger("metalserve.lab.requests"),
+            access_log_class=request_log(stream),
         )
 
 

@@ -122,6 +122,8 @@ def _deb822(text: str) -> list[tuple[str, str]]:
             continue
         if "deb" in fields.get("types", "").split() and "main" in fields.get("components", "").split():
             found += [
-                (uri.rstrip("/"), suite) for uri in fields.get("uris", "").split() for suite in fields["suites"].split()
+                (uri.rstrip("/"), suite)
+                for uri in fields.get("uris", "").split()
+                for suite in fields.get("suites", "").split()
             ]
     return found

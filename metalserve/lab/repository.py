@@ -57,14 +57,16 @@ def signing_key(directory: Path) -> SigningKey:
             _write(secret, text, mode=0o600)
             _write(public, _gpg(home, "--armor", "--export"), mode=0o644)
     with _gpg_home() as home:
-        listing = _gpg(home, "--with-colons", "--import-options", "show-only", "--import", str(public)).decode()
+        show = ["--with-colons", "--import-options", "show-only", "--import", str(public)]
+        try:
+            listing = _gpg(home, *show).decode()
+        except MetalserveError as error:
+            raise MetalserveError(
+                f"not an OpenPGP key: {error.what}", where=str(public), remedy="remove it: the lab makes a new key"
+            ) from error
     found = [line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:")]
     if not found:
-        raise MetalserveError(
-            "no OpenPGP key in this file",
-            where=str(public),
-            remedy="remove it: the lab makes a new key",
-        )
+        raise MetalserveError("no key in it", where=str(public), remedy="remove it: the lab makes a new key")
     return SigningKey(secret=secret, public=public, fingerprint=found[0])
 
 
