@@ -139,8 +139,8 @@ def _pairs(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
     findings = []
     up = {n.index: n.active for n in hardware.nvlinks}
     while bad:
-        counts = Counter(index for pair in bad for index in pair)
-        culprit = max(counts, key=lambda i: (counts[i], -up.get(i, 0), -i))  # of two ends, the one with fewer links up
+        times = Counter(index for pair in bad for index in pair)
+        culprit = max(times, key=lambda i: (times[i], -up.get(i, 0), -i))  # of two ends, the one with fewer links up
         mine = {p: k for p, k in bad.items() if culprit in p}
         bad = {p: k for p, k in bad.items() if culprit not in p}
         peers = ", ".join(f"{kind} to GPU {a if b == culprit else b}" for (a, b), kind in sorted(mine.items()))

@@ -83,7 +83,7 @@ def _count(hardware: NodeHardware, expected: Expectation) -> Finding:
     if "lspci" in hardware.unread and not on_bus:
         observed += " (the PCI bus could not be read)"
     if expected.count is None:
-        if expected.spec and expected.spec.fabric in ("nvswitch", "nvlink5") and on_bus > 1 and hardware.nvswitch_count:
+        if on_bus > 1 and expected.spec and (hardware.nvswitch_count or expected.spec.fabric == "nvlink5"):
             return _board(on_bus, observed)
         return Finding("gpu-count", "ok", "host", "as many as there are", observed, source=_PCI)
     wanted = f"{expected.count} GPU(s)"
