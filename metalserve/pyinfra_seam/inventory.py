@@ -21,6 +21,18 @@ def load_inventory(path: str) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         MetalserveError: the file does not exist, fails when it runs, or names no hosts.
     """
+    return load_hosts_and_groups(path)[0]
+
+
+def load_hosts_and_groups(path: str) -> tuple[list[tuple[str, dict[str, Any]]], dict[str, list[str]]]:
+    """Return (name, data) of every host of an inventory file, and the names of each group's hosts.
+
+    Args:
+        path: the inventory, a Python file.
+
+    Raises:
+        MetalserveError: the file does not exist, fails when it runs, or names no hosts.
+    """
     file = Path(path)
     if not file.is_file():
         raise MetalserveError("no such inventory file", where=path, remedy="copy inventories/prod.py and fill it in")
@@ -50,7 +62,7 @@ def load_inventory(path: str) -> list[tuple[str, dict[str, Any]]]:
     hosts = [(host.name, dict(host.data.dict())) for host in inventory]
     if not hosts:
         raise MetalserveError("names no hosts", where=path, remedy="a public list of hosts is a group")
-    return hosts
+    return hosts, {name: [host.name for host in group] for name, group in inventory.groups.items()}
 
 
 class _Ignored(logging.Handler):

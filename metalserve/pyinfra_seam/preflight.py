@@ -95,8 +95,13 @@ def _wrap_limit(module: Any) -> None:
     original = module._apply_inventory_limit
 
     def limited(inventory: Any, limit: Any) -> Any:
-        for pattern in limit or ():
-            matched = original(inventory, [pattern])
+        if not limit:
+            return original(inventory, limit)
+        chosen: dict[str, Any] = {}
+        for pattern in limit:
+            # A host's own name is looked up: pyinfra would hold each of a thousand names against a thousand hosts.
+            host = inventory.hosts.get(pattern) if pattern not in inventory.groups else None
+            matched = [host] if host is not None else original(inventory, [pattern])
             if not matched:
                 _stop(
                     MetalserveError(
@@ -104,7 +109,8 @@ def _wrap_limit(module: Any) -> None:
                         remedy=f"hosts: {', '.join(sorted(h.name for h in inventory))[:300]}",
                     )
                 )
-        return original(inventory, limit)
+            chosen.update({h.name: h for h in matched})
+        return list(chosen.values())
 
     module._apply_inventory_limit = limited
 
@@ -133,6 +139,7 @@ def _wrap_exit(module: Any) -> None:
 def _interrupted(number: int, frame: FrameType | None) -> None:
     # Nothing that could switch to another greenlet may be done here. Connections end with the process, and with
     # them the locks; what still runs on a host stops at its next step, and the next run waits for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would cut off the report
     click.echo("\nmetalserve: interrupted; files are whole, run the same command again to go on", err=True)
     sys.exit(128 + number)
 

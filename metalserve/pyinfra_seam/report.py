@@ -6,7 +6,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -132,12 +133,12 @@ class RunReport:
             "hosts": {n: {**asdict(host), "status": self.status(host)} for n, host in sorted(self.hosts.items())},
         }
 
-    def write(self, path: Path) -> None:
-        """Write the report as JSON, whole or not at all; readable by its owner only."""
+    def write(self, path: Path, more: Mapping[str, Any] | None = None) -> None:
+        """Write the report, and `more` beside it, as JSON, whole or not at all; readable by its owner only."""
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report.")
         with os.fdopen(handle, "w") as stream:
-            json.dump(self.as_dict(), stream, indent=1)
+            json.dump({**self.as_dict(), **(more or {})}, stream, indent=1)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -145,47 +146,76 @@ class RunReport:
 
     def print(self, console: Console) -> None:
         """Print the fleet's summary: a line a host, then each failure with its evidence and remedy."""
+        hosts = sorted(self.hosts.values(), key=lambda h: h.name)
+        shown = hosts if len(hosts) <= _ROWS else [h for h in hosts if self.status(h) not in _QUIET]
         table = Table(title="Fleet", title_justify="left", expand=False)
         table.add_column("Host", overflow="fold")
-        table.add_column("Result")
+        table.add_column("Result", no_wrap=True)
         table.add_column("Changes", justify="right")
         table.add_column("SSH", justify="right")
         table.add_column("What it says", overflow="fold")
-        colours = {"unchanged": "green", "changed": "yellow", "would change": "yellow"}
-        for host in sorted(self.hosts.values(), key=lambda h: h.name):
+        for host in shown[:_ROWS]:
             count = len(host.changes) if self.executed else len(host.planned)
+            status = self.status(host)
+            words = Text(_words(host, status))
             table.add_row(
                 Text(host.name),
-                Text((status := self.status(host)), style=colours.get(status, "bold red")),
+                Text(status, style=_COLOURS.get(status, "bold red")),
                 str(count),
                 str(host.sessions),
-                Text(_words(host)),
+                words,
             )
-        console.print(table)
-        for host in sorted(self.hosts.values(), key=lambda h: h.name):
+        if table.row_count or not hosts:
+            console.print(table)
+        if len(hosts) > len(shown[:_ROWS]):
+            counts = Counter(self.status(h) for h in hosts)
+            console.print(Text(f"{len(hosts)} hosts: {', '.join(f'{n} {status}' for status, n in counts.items())}"))
+        for host in hosts:
             for warning in host.warnings:
                 console.print(Text(f"{host.name}: warning: {warning}", style="yellow"))
-            if host.failure is not None:
-                _print_failure(console, host, host.failure)
-        if any(h.simulated for h in self.hosts.values()):
+        _print_failures(console, hosts)
+        if any(h.simulated for h in hosts):
             console.print(
                 Text("simulated: true (lab hosts: the GPU hardware and the engine are stand-ins)", style="dim")
             )
 
 
-def _words(host: HostReport) -> str:
+_COLOURS = {"unchanged": "green", "changed": "yellow", "would change": "yellow"}
+_ROWS = 40
+"""More hosts than fit a screen are told by number, and only those with something to say by line."""
+_QUIET = ("unchanged", "not reached")
+
+
+def _words(host: HostReport, status: Status) -> str:
     if host.failure is not None:
-        return f"{host.failure.role}: {host.failure.what}"
+        return _short(f"{host.failure.role}: {host.failure.what}")
     if not host.connected:
         return "no connection: see the SSH error above"
     lines = [f"{name}: {said}" for name, said in host.proofs.items()]
-    lines += [f"{role}: {what}" for role, what in host.unknown]
+    if status == "would change":
+        lines += [f"{role}: {what}" for role, what in host.unknown]
     return "\n".join(lines)
 
 
-def _print_failure(console: Console, host: HostReport, failure: Failure) -> None:
-    console.print(Text(f"\n{host.name}: {failure.role} / {failure.stage} failed: {failure.what}", style="bold red"))
-    for line in failure.evidence.strip().splitlines()[-15:]:
-        console.print(Text(f"    {line}", style="dim"))
-    if failure.remedy:
-        console.print(Text(f"    do: {failure.remedy}"))
+def _short(words: str) -> str:
+    # The whole of it stands below the table, with its evidence.
+    return words if len(words) <= 70 else words[:69].rstrip() + "…"
+
+
+def _print_failures(console: Console, hosts: Sequence[HostReport]) -> None:
+    # What went wrong on a hundred hosts in the same way is one thing to understand.
+    same: dict[tuple[str, str, str], list[HostReport]] = {}
+    for host in hosts:
+        if host.failure is not None:
+            same.setdefault((host.failure.role, host.failure.stage, host.failure.what), []).append(host)
+    for failing in same.values():
+        failure = failing[0].failure
+        assert failure is not None
+        names = ", ".join(h.name for h in failing[:6])
+        if len(failing) > 1:
+            names = f"{len(failing)} hosts ({names}{', ...' if len(failing) > 6 else ''})"
+        console.print(Text(f"\n{names}: {failure.role} / {failure.stage} failed: {failure.what}", style="bold red"))
+        for line in failure.evidence.strip().splitlines()[-15:]:
+            console.print(Text(f"    {line}", style="dim"))
+        if failure.remedy:
+            console.print(Text(f"    do: {failure.remedy}"))
