@@ -27,7 +27,6 @@ from roles.vllm.paths import (
     ENVIRONMENT,
     GATE,
     IMAGE_MARKER,
-    LIBRARY,
     PROBE,
     UNIT_GLOB,
     container_name,
@@ -85,7 +84,6 @@ def install(node: Node) -> Desired:
         return Desired()
     refuse_wrong_arguments(node)
     scripts = Desired(
-        directories=(Directory(LIBRARY),),
         files=(File(GATE, _file("gate.sh"), mode="0755"), File(PROBE, _file("probe.sh"), mode="0755")),
     )
     return scripts + (image.install(node) if node.observed.live else Desired())
@@ -110,7 +108,6 @@ def configure(node: Node) -> Desired:
         lines.append(f"VLLM_API_KEY={key}")
         header = f"Authorization: Bearer {key}\n"
     return Desired(
-        directories=(Directory("/etc/metalserve"),),
         files=(
             File(ENVIRONMENT, "\n".join(lines) + "\n", mode="0600", secret=True),
             File(AUTHORISATION, header, mode="0600", secret=True),
@@ -283,8 +280,15 @@ def in_words(node: Node) -> str:
     model = node.settings.model
     if model is None:
         return "no model"
-    told = sorted(answers(node.observed).items())
-    return "; ".join(f"{model.served_as} on :{port} -> {answer.text.strip()!r}" for port, answer in told)
+    said: dict[str, list[int]] = {}
+    for port, answer in sorted(answers(node.observed).items()):
+        said.setdefault(answer.text.strip(), []).append(port)
+    return "; ".join(f"{model.served_as} on {_ports(ports)} -> {text!r}" for text, ports in said.items())
+
+
+def _ports(ports: Sequence[int]) -> str:
+    joined = len(ports) > 1 and ports[-1] - ports[0] == len(ports) - 1
+    return f":{ports[0]} to :{ports[-1]}" if joined else ", ".join(f":{port}" for port in ports)
 
 
 __all__ = ["answers", "check", "configure", "in_words", "install", "serve", "watch"]
