@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
-from metalserve.desired.model import Action, Desired, File, Module, NotYetKnown, Reboot, Unit, Watch
+from metalserve.desired.model import Action, Desired, File, Module, NotYetKnown, Package, Reboot, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from metalserve.driver.choice import DriverPlan, Machine, plan_driver
@@ -24,6 +25,8 @@ BOOT_MODULES = ("nvidia", "nvidia-uvm")
 PERSISTENCE = "nvidia-persistenced.service"
 
 OLD_SOURCES = "/etc/apt/sources.list.d/cuda-"
+PREFERENCES = "/etc/apt/preferences.d/"
+PIN = "nvidia-driver-pinning-"
 INITRAMFS_TOOL = "/usr/sbin/update-initramfs"
 INITRAMFS_IMAGES = "/boot/initrd.img-"
 BUILD_TREES = "/lib/modules/*/build"
@@ -36,6 +39,7 @@ def watch(settings: HostSettings, release: Release) -> Watch:
             source_path("nvidia"),
             key_path("nvidia"),
             f"{OLD_SOURCES}*.list",
+            f"{PREFERENCES}{PIN}*",
             LOAD_AT_BOOT,
             NOUVEAU,
             INITRAMFS_TOOL,
@@ -85,8 +89,26 @@ def repository(node: Node) -> Desired:
 
 
 def pin(node: Node) -> Desired:
-    """The pinning package; it must be there before apt resolves the others."""
-    return Desired(packages=(plan(node).pinning,))
+    """The pinning package, and no other; it must be there before apt resolves the drivers."""
+    wanted = plan(node).pinning
+    # apt removes the other one, but leaves its preferences behind as a configuration file, and both would apply.
+    purge = "\n".join(
+        f"dpkg --purge {name} 2>/dev/null || :; rm -f {path}" for path, name in _pins(node.observed, wanted)
+    )
+    return Desired(
+        packages=(wanted,),
+        actions=(
+            Action("purge the pins of other driver versions", lambda o: not _pins(o, wanted), purge, phase="middle"),
+        ),
+    )
+
+
+def _pins(observed: Observation, wanted: Package) -> list[tuple[str, str]]:
+    """Return path and package of each pin in apt's preferences that is not `wanted`'s."""
+    found = [
+        (p, p.removeprefix(PREFERENCES).removesuffix(".pref")) for p in observed.files if p.startswith(PREFERENCES)
+    ]
+    return [(path, name) for path, name in found if re.fullmatch(rf"{PIN}\d[\d.]*", name) and name != wanted.name]
 
 
 def install(node: Node) -> Desired:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from metalserve.desired.diff import difference
-from metalserve.desired.model import Desired, NotYetKnown, Reboot
+from metalserve.desired.model import Action, Desired, NotYetKnown, Reboot
 from metalserve.desired.node import Node
 from metalserve.driver.repository import key_path, source_path
 from metalserve.errors import MetalserveError
@@ -100,6 +100,21 @@ def test_the_list_of_cuda_keyring_goes_and_no_other() -> None:
     told = changes(role.repository(node), node)
     assert f"file {theirs}: -> removed" in told
     assert not any(own in line for line in told)
+
+
+def test_the_pins_of_other_versions_go_with_their_packages() -> None:
+    pins = [f"{role.PREFERENCES}{role.PIN}{v}" for v in ("580.178.04.pref", "595.91.07.pref", "595")]
+    node = make_node(
+        packages={"nvidia-driver-pinning-580.178.04": "580.178.04-1"},
+        files=dict.fromkeys([*pins, f"{role.PREFERENCES}own.pref"], "x"),
+    )
+    found = difference(role.pin(node), node.observed)
+    assert [c.summary for c in found] == ["purge the pins of other driver versions"]
+    action = found[0].resource
+    assert isinstance(action, Action)
+    assert "dpkg --purge nvidia-driver-pinning-595.91.07 " in action.script
+    assert "rm -f /etc/apt/preferences.d/nvidia-driver-pinning-595" in action.script
+    assert "580.178.04" not in action.script and "own.pref" not in action.script
 
 
 @pytest.mark.parametrize(
