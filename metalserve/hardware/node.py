@@ -222,11 +222,18 @@ def _nvme(reader: Reader, devices: tuple[PciDevice, ...]) -> tuple[tuple[NvmeDri
     links = reader.optional("nvme-links", parse_pcie_links) or ()
     by_address = {link.address: link for link in links}
     addresses = _controller_addresses(reader)
+    names = {_controller(d) for d in drives}
+    if len(names) == 1 and controllers == 1:  # one on each side: they are the same, whatever nvme-cli leaves out
+        addresses.setdefault(names.pop(), next(d.address for d in devices if d.class_code == _NVME_CLASS))
     out = []
     for drive in drives:
-        address = drive.pci or addresses.get(re.sub(r"n\d+$", "", drive.device.removeprefix("/dev/")))
+        address = drive.pci or addresses.get(_controller(drive))
         out.append(replace(drive, pci=address, link=by_address.get(address or "")))
     return tuple(out), links
+
+
+def _controller(drive: NvmeDrive) -> str:
+    return re.sub(r"n\d+$", "", drive.device.removeprefix("/dev/"))
 
 
 def _controller_addresses(reader: Reader) -> dict[str, str]:

@@ -96,7 +96,7 @@ def _pcie(gpu: Gpu, spec: GpuSpec | None) -> Iterator[Finding]:
     else:
         yield Finding("pcie-width", "ok", subject(gpu), f"x{card}", f"x{now}", source=source)
     # The present generation says nothing: an idle GPU goes down to Gen1. What both sides can do does.
-    if gen is not None and spec is not None and spec.pcie.gen is not None and "pcie.gen" not in str(spec.unconfirmed):
+    if gen is not None and spec is not None and spec.pcie.gen is not None and "pcie" not in str(spec.unconfirmed):
         low = gen < spec.pcie.gen
         yield Finding(
             "pcie-generation",

@@ -107,6 +107,18 @@ def test_drives_get_their_links() -> None:
     assert len(hardware.nvme_links) == 2
 
 
+def test_the_only_drive_is_the_only_controller() -> None:
+    links = samples.LSPCI_LINKS.replace("0000:57:00.0", "10000:e1:00.0")
+    observed = {
+        "lspci": Section(samples.LSPCI),
+        "nvme-list": Section(samples.NVME_V1),
+        "nvme-links": Section(links),
+    }
+    assert node_hardware(observed).nvme[0].pci == "10000:e1:00.0"
+    two = samples.LSPCI + samples.LSPCI.splitlines()[3].replace("e1:", "e2:") + "\n"
+    assert node_hardware({**observed, "lspci": Section(two)}).nvme[0].pci is None
+
+
 def test_a_missing_nvme_tool_is_a_problem_only_where_drives_are() -> None:
     missing = Section("sh: 1: nvme: not found", 127)
     with_drive = node_hardware({"lspci": Section(samples.LSPCI), "nvme-list": missing})
