@@ -161,7 +161,10 @@ def test_more_gpus_than_given_is_refused(model: Path) -> None:
 def test_no_gpu_is_refused(model: Path) -> None:
     done = once(model, NVIDIA_VISIBLE_DEVICES="none")
     assert done.returncode == 1
-    assert "No CUDA GPUs are available" in done.stderr
+    assert "no GPU was passed to this container" in done.stderr
+    in_image = once(model, METALSERVE_LAB_REQUIRE_GPUS="1", NVIDIA_VISIBLE_DEVICES="0,1")  # named, but no device node
+    assert in_image.returncode == 1
+    assert "no GPU was passed to this container" in in_image.stderr
 
 
 def test_heads_that_tensor_parallel_does_not_divide(model: Path) -> None:

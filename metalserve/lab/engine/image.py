@@ -64,6 +64,7 @@ def _config(version: str) -> dict[str, Any]:
             "NVIDIA_VISIBLE_DEVICES=all",  # as NVIDIA's base image, which the real one stands on
             "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
             "VLLM_ENABLE_CUDA_COMPATIBILITY=0",
+            "METALSERVE_LAB_REQUIRE_GPUS=1",
             f"VLLM_STANDIN_FLAGS=/{_PLACE}/flags-{version}.json",
         ],
         "Labels": {

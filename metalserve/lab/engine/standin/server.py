@@ -39,9 +39,12 @@ def visible_gpus() -> int | None:
     """Return how many GPUs the container was given, or None when nothing says so.
 
     Device nodes count first (CDI and the NVIDIA runtime both make them), then a list in CUDA_VISIBLE_DEVICES or
-    NVIDIA_VISIBLE_DEVICES. The image's own `all` says nothing.
+    NVIDIA_VISIBLE_DEVICES; `all` says nothing. With METALSERVE_LAB_REQUIRE_GPUS=1, which the image sets, only the
+    nodes count: a container that was given GPUs in name only has none, as with the real engine.
     """
     nodes = [path for path in Path("/dev").glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()]
+    if os.environ.get("METALSERVE_LAB_REQUIRE_GPUS") == "1":
+        return len(nodes)
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         listed = os.environ.get("NVIDIA_VISIBLE_DEVICES", "all")
@@ -63,7 +66,9 @@ def check_placement(parsed: argparse.Namespace, model: Model) -> int:
     world: int = tensor * parsed.pipeline_parallel_size
     have = visible_gpus()
     if have == 0:
-        raise StartError("RuntimeError: No CUDA GPUs are available")
+        raise StartError(
+            "RuntimeError: Failed to infer device type: no GPU was passed to this container (SIMULATED)"
+        )
     if have is None:
         _log("APIServer", "SIMULATED: no GPU was passed to this container; a real vLLM would not start", "WARNING")
     elif world > have and getattr(parsed, "nnodes", 1) == 1:
@@ -234,8 +239,7 @@ def serve(arguments: Sequence[str], *, flags: Path, prog: str = "vllm serve") ->
     try:
         server = start(parsed, name, version)
     except StartError as error:
-        _log("APIServer", str(error), "ERROR")
-        print(str(error), file=sys.stderr, flush=True)
+        print(f"(APIServer pid={os.getpid()}) ERROR {error}", file=sys.stderr, flush=True)
         return 1
     return run(server, float(getattr(parsed, "shutdown_timeout", None) or 0))
 
