@@ -69,7 +69,7 @@ def test_the_profile_comes_back_from_the_text(tmp_path: Path, profile: str) -> N
         ("h100-sxm-8", {"kind": "remap-failed", "gpu": 1}, {"memory-remap", "ecc", "recovery-action"}, "GPU 1"),
         ("l40s-4", {"kind": "thermal-throttle", "gpu": 0}, {"slowdown"}, "GPU 0"),
         ("l40s-4", {"kind": "pcie-downgraded", "gpu": 2}, {"pcie-width"}, "GPU 2"),
-        ("l40s-4", {"kind": "nvme-downgraded", "drive": 0}, {"nvme-link"}, "NVMe"),
+        ("l40s-4", {"kind": "nvme-downgraded", "drive": 0}, {"nvme-link"}, "/dev/nvme0n1"),
     ],
 )
 def test_a_fault_is_found_where_it_is_and_nowhere_else(
