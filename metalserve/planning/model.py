@@ -153,6 +153,13 @@ def model_config_from(config: Mapping[str, Any], *, weights_bytes: int | None = 
     Raises:
         MetalserveError: a size is missing or makes no sense.
     """
+    try:
+        return _model(config, weights_bytes)
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise MetalserveError(f"makes no sense to the planner: {error}", where="config.json") from error
+
+
+def _model(config: Mapping[str, Any], weights_bytes: int | None) -> ModelConfig:
     nested = config.get("text_config")
     text: dict[str, Any] = {**config, **nested} if isinstance(nested, Mapping) else dict(config)
     names = config.get("architectures") or text.get("architectures") or ["unknown"]

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from metalserve.lab.engine.standin.weights import LoadError, Model, read_weights
 from metalserve.paths import CATALOGUE
 
 STANDIN = Path(__file__).resolve().parents[2] / "metalserve/lab/engine"
@@ -111,6 +112,22 @@ def test_wrong_choice_is_refused(model: Path) -> None:
     done = once(model, "--dtype", "fp8")
     assert done.returncode == 2
     assert "argument --dtype: invalid choice: 'fp8' (choose from 'auto', 'bfloat16'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (b"[]", "InvalidHeaderDeserialization"),
+        (b'{"a": 1}', "InvalidHeaderDeserialization"),
+        (b'{"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 2]}}', "TensorInvalidInfo"),
+        (b'{"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}', "MetadataIncompleteBuffer"),
+    ],
+)
+def test_headers_that_are_not_safetensors(tmp_path: Path, header: bytes, words: str) -> None:
+    shard = tmp_path / "model.safetensors"
+    shard.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(LoadError, match=words):
+        read_weights(Model(tmp_path, {}, shards=[shard]))
 
 
 @pytest.mark.parametrize(
@@ -290,6 +307,30 @@ def stop_during_a_request(engine: Running) -> tuple[int, int, str]:
 def test_stop_drains_for_the_shutdown_timeout(model: Path) -> None:
     with running(model, "--shutdown-timeout", "20", METALSERVE_LAB_TOKEN_SECONDS="0.05") as engine:
         assert stop_during_a_request(engine) == (200, 0, "200 500")
+
+
+def test_faults_that_real_engines_have(model: Path, tmp_path: Path) -> None:
+    fault = tmp_path / "fault"
+    with running(model, METALSERVE_LAB_FAULT_FILE=str(fault)) as engine:
+        fault.write_text("hang\n")  # healthy to look at, and no token comes
+        done: list[int] = []
+        thread = threading.Thread(target=lambda: done.append(engine.complete(tokens=2)[0]))
+        thread.start()
+        while engine.metric("vllm:num_requests_running") < 1:
+            time.sleep(0.02)
+        steps = engine.metric("vllm:iteration_tokens_total_count")
+        time.sleep(0.5)
+        assert engine.call("GET", "/health")[0] == 200
+        assert engine.metric("vllm:num_requests_running") == 1
+        assert engine.metric("vllm:iteration_tokens_total_count") == steps
+        fault.write_text("")
+        thread.join(5)
+        assert done == [200]
+        fault.write_text("error")
+        assert engine.complete()[0] == 500
+        fault.write_text("dead")
+        assert engine.call("GET", "/health")[0] == 503
+        assert engine.process.wait(10) == 0  # as vLLM 0.32 after its EngineCore was killed
 
 
 def test_stop_without_timeout_aborts(model: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metalserve.errors import MetalserveError
 from metalserve.planning.constraints import split_problem
@@ -143,6 +145,30 @@ def test_quantisation_is_read(quantization: dict[str, object], bytes_per_param: 
 def test_configs_that_make_no_sense(change: dict[str, object], words: str) -> None:
     with pytest.raises(MetalserveError, match=words):
         model_config_from(config(**change))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 200_000) | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = [
+    *config(), "head_dim", "text_config", "quantization_config", "num_local_experts", "moe_intermediate_size",
+    "n_shared_experts", "first_k_dense_replace", "moe_layer_freq", "kv_lora_rank", "sliding_window", "layer_types",
+    "full_attention_interval", "torch_dtype", "mlp_only_layers", "architectures",
+]  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(change=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4))
+def test_any_json_is_a_model_or_a_refusal(change: dict[str, object]) -> None:
+    try:
+        model = model_config_from(config(**change))
+    except MetalserveError as error:
+        assert "\n" not in str(error)
+    else:
+        assert weights_bytes(model, 2, 2) > 0
+        assert kv_bytes_per_token(model) > 0
 
 
 @pytest.mark.parametrize(

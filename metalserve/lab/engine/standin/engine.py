@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 import threading
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from .metrics import Metrics
 
 WORDS = ("Simulated", "completion:", "no", "model", "ran", "here,", "these", "words", "are", "fixed.")
-FAULT_FILE = Path("/run/metalserve-lab/fault")
+FAULT_FILE = Path(os.environ.get("METALSERVE_LAB_FAULT_FILE", "/run/metalserve-lab/fault"))
 """One word in this file makes the engine misbehave: `hang` (health 200, no token), `error` (every request 500),
 `dead` (health 503, then exit with status 0: what vLLM 0.32 does when its EngineCore is killed)."""
 

@@ -66,9 +66,7 @@ def check_placement(parsed: argparse.Namespace, model: Model) -> int:
     world: int = tensor * parsed.pipeline_parallel_size
     have = visible_gpus()
     if have == 0:
-        raise StartError(
-            "RuntimeError: Failed to infer device type: no GPU was passed to this container (SIMULATED)"
-        )
+        raise StartError("RuntimeError: Failed to infer device type: no GPU was passed to this container (SIMULATED)")
     if have is None:
         _log("APIServer", "SIMULATED: no GPU was passed to this container; a real vLLM would not start", "WARNING")
     elif world > have and getattr(parsed, "nnodes", 1) == 1:

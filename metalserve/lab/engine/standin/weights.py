@@ -54,6 +54,8 @@ def open_model(path: str) -> Model:
         )
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
     except FileNotFoundError:
         raise LoadError(
             f"ValueError: Invalid repository ID or local directory specified: '{path}'. Please verify that a "
@@ -78,8 +80,8 @@ def read_weights(model: Model) -> None:
     if not index.is_file():
         return
     try:
-        wanted = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, OSError) as error:
+        wanted = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise LoadError(f"OSError: {index} is not valid: {error!r}") from None
     lost = sorted(set(wanted) - model.tensors)
     if lost:
@@ -102,9 +104,9 @@ def _read_shard(shard: Path) -> set[str]:
             raise LoadError(f"{prefix} InvalidHeaderLength")
         try:
             header = json.loads(stream.read(length))
-        except ValueError:
+            end = _covered(header, prefix)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
             raise LoadError(f"{prefix} InvalidHeaderDeserialization") from None
-        end = _covered(header, prefix)
         if end != size - 8 - length:
             raise LoadError(f"{prefix} MetadataIncompleteBuffer (incomplete metadata, file not fully covered)")
         while stream.read(_BLOCK):
