@@ -134,7 +134,7 @@ class ModelConfig:
 def _positive(text: Mapping[str, Any], *names: str, default: int | None = None) -> int:
     for name in names:
         value = text.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value < 2**40:
             return int(value)
         if value is not None and value != 0:
             raise MetalserveError(f"{name} must be a positive number, not {value!r}", where="config.json")
@@ -155,7 +155,7 @@ def model_config_from(config: Mapping[str, Any], *, weights_bytes: int | None = 
     """
     try:
         return _model(config, weights_bytes)
-    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise MetalserveError(f"makes no sense to the planner: {error}", where="config.json") from error
 
 

@@ -159,7 +159,7 @@ KEYS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(change=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4))
 def test_any_json_is_a_model_or_a_refusal(change: dict[str, object]) -> None:
     try:
