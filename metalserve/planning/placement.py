@@ -39,8 +39,8 @@ def joined_by_nvlink(hardware: NodeHardware, group: Sequence[int]) -> bool:
 
 
 def uneven(hardware: NodeHardware, group: Sequence[int]) -> bool:
-    """Return whether some pairs of the group have more NVLinks than others."""
-    return len({nvlinks(hardware, a, b) for a, b in combinations(group, 2)}) > 1
+    """Return whether some pairs of the group are linked otherwise than others."""
+    return len({hardware.link(a, b) for a, b in combinations(group, 2)}) > 1
 
 
 def groups_of(hardware: NodeHardware, gpus: Sequence[int], size: int) -> list[tuple[int, ...]]:

@@ -87,6 +87,8 @@ class Search:
     def groups(self, tensor: int, pipeline: int) -> list[tuple[int, ...]]:
         """Return the GPUs of every replica that the host can hold under a split."""
         hardware = self.host.hardware
+        if tensor == 1:  # the stages themselves are single GPUs: near ones make a pipeline
+            return placement.groups_of(hardware, self.host.gpus, pipeline)
         stages = placement.groups_of(hardware, self.host.gpus, tensor)
         return [
             tuple(gpu for stage in stages[place : place + pipeline] for gpu in stage)
@@ -117,9 +119,20 @@ class Search:
         used = sum(len(group) for group in chosen.groups)
         if used < count:
             said.append(f"{count - used} of {count} GPUs stay idle.")
+        said += self._uneven(chosen)
         if model.rough:
             said.append(f"The memory is a rough estimate: {model.rough}.")
         return chosen, said, ""
+
+    def _uneven(self, option: Option) -> list[str]:
+        """Return a sentence for each tensor-parallel group whose pairs are not linked alike."""
+        hardware, size = self.host.hardware, option.tensor_parallel
+        stages = [group[place : place + size] for group in option.groups for place in range(0, len(group), size)]
+        return [
+            f"GPUs {', '.join(map(str, stage))} are linked unevenly: their all-reduce runs at the slowest pair."
+            for stage in stages
+            if size > 1 and placement.uneven(hardware, stage)
+        ]
 
     def _options(self) -> tuple[list[Option], list[str]]:
         """Return every split that the host and the model allow, smallest first, and why others are not allowed."""

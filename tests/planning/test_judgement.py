@@ -109,6 +109,21 @@ def test_unevenly_linked_quad_is_cut_evenly(planning: Planning) -> None:
     assert plan.gpus_per_replica == ((0, 1), (2, 3))
 
 
+def test_uneven_links_that_cannot_be_avoided_are_said(planning: Planning) -> None:
+    links = {(0, 1): "NV4", (0, 2): "NV2", (0, 3): "NV2", (1, 2): "NV2", (1, 3): "NV2", (2, 3): "NV4"}
+    plan = planning(host(links, 4), "Llama-3.3-70B-Instruct")
+    assert plan.gpus_per_replica == ((0, 1, 2, 3),)
+    assert "GPUs 0, 1, 2, 3 are linked unevenly: their all-reduce runs at the slowest pair." in plan.reasons
+    even = planning("4xH100-SXM", "Llama-3.3-70B-Instruct")
+    assert not [reason for reason in even.reasons if "unevenly" in reason]
+
+
+def test_a_pipeline_over_pcie_takes_near_gpus(planning: Planning) -> None:
+    near = host({(0, 2): "NODE", (1, 3): "NODE"}, 4)
+    plan = planning(near, "Llama-3.3-70B-Instruct", pipeline_parallel=2, max_model_len=8192)
+    assert plan.gpus_per_replica == ((0, 2), (1, 3))
+
+
 def test_links_that_could_not_be_read_mean_no_tensor_parallel(planning: Planning) -> None:
     blind = replace(hardware_by_name("4xH100-SXM", load_gpus()), links={})
     plan = planning(blind, "Llama-3.3-70B-Instruct")
