@@ -7,6 +7,7 @@ between loading and connecting, a `--limit` that matches nothing is an error, an
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -137,11 +138,16 @@ def _wrap_exit(module: Any) -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    # Nothing that could switch to another greenlet may be done here. Connections end with the process, and with
-    # them the locks; what still runs on a host stops at its next step, and the next run waits for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would cut off the report
+    # Nothing that could switch to another greenlet may be done here, and nothing may be waited for: pyinfra's own way
+    # out queues behind the very commands that are to be left. Connections end with the process, and with them the
+    # locks; what still runs on a host stops at its next step, and the next run waits for it.
     click.echo("\nmetalserve: interrupted; files are whole, run the same command again to go on", err=True)
-    sys.exit(128 + number)
+    _summary()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(128 + number)
 
 
 def _summary() -> None:

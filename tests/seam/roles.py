@@ -18,7 +18,7 @@ from metalserve.verify.finding import Finding
 # The machine that runs the tests may have no systemd. These roles only write files, so it may count as a live host.
 Observation.live = property(lambda self: True)  # type: ignore[assignment,method-assign]
 
-ROOT = Path(os.environ.get("SEAM_ROOT", "/nonexistent"))
+ROOT = Path(os.environ["SEAM_ROOT"])
 PLAIN = str(ROOT / "plain.conf")
 SECRET = str(ROOT / "secret.env")
 MARK = str(ROOT / "mark")
