@@ -69,6 +69,15 @@ ms_version() {
   ms_fail "the host's repositories have no $1 $2; they have: $(printf '%s' "$ms_all" | tr '\n' ' ' | cut -c1-200) -> check the release and repositories.nvidia.url"
 }
 
+# ms_missing PACKAGE...: after a failed installation, stop with the first package that no repository has.
+ms_missing() {
+  for ms_name in "$@"; do
+    apt-cache show "$ms_name" >/dev/null 2>&1 && continue
+    ms_near=$(apt-cache pkgnames "${ms_name%-*}-" 2>/dev/null | sort -V | tail -n 20 | tr '\n' ' ')
+    ms_fail "the host's repositories have no package $ms_name${ms_near:+; near it they have: ${ms_near% }} -> check the release and the repositories"
+  done
+}
+
 # ms_key PATH FINGERPRINT: standard input (ASCII armour or binary) becomes the keyring if it has that fingerprint.
 ms_key() {
   mkdir -p "$(dirname "$1")"

@@ -169,7 +169,7 @@ def _packages(changes: Iterable[Change]) -> list[str]:
                 words.append(f'{shlex.quote(package.name)}="$ms_v{i}"')
         lines.append(
             f"ms_apt install --allow-downgrades --allow-change-held-packages {' '.join(words)} || "
-            "ms_fail 'apt-get install failed'"
+            f"{{ ms_missing {' '.join(shlex.quote(p.name) for p in install)}; ms_fail 'apt-get install failed'; }}"
         )
     return lines
 
