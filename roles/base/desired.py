@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from metalserve.desired.model import Desired, File, Package, Sysctl, Unit, Watch
+import shlex
+
+from metalserve.desired.model import Action, Desired, File, Package, Sysctl, Unit, Watch
 from metalserve.desired.node import Node
+from metalserve.desired.observed import Observation
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
@@ -11,7 +14,7 @@ from metalserve.settings import HostSettings
 SUPPORTED = ("debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04")
 """Operating systems that the roles know. The RHEL family comes with the driver-stack work."""
 
-PACKAGES = ("ca-certificates", "curl", "gnupg", "pciutils", "kmod", "nvme-cli", "numactl", "chrony")
+PACKAGES = ("ca-certificates", "curl", "gnupg", "pciutils", "kmod", "nvme-cli", "numactl", "tzdata", "chrony")
 
 SYSCTLS = {
     "vm.max_map_count": "1048576",  # engines map thousands of weight and graph regions; Debian's 65530 is too few
@@ -26,6 +29,7 @@ SYSCTL_FILE = "/etc/sysctl.d/90-metalserve.conf"
 NOUVEAU = "/etc/modprobe.d/metalserve-nouveau.conf"
 UNATTENDED = "/etc/apt/apt.conf.d/99metalserve-unattended-upgrades"
 TIMEZONE = "/etc/timezone"
+LOCALTIME = "/etc/localtime"
 
 MANAGED_BY = "# Written by metalserve (roles/base); changes here are undone by its next run.\n"
 
@@ -33,7 +37,7 @@ MANAGED_BY = "# Written by metalserve (roles/base); changes here are undone by i
 def watch(settings: HostSettings, release: Release) -> Watch:
     """What an observation must look at for this role."""
     return Watch(
-        paths=(LIMITS, SYSTEMD_LIMITS, SYSCTL_FILE, NOUVEAU, UNATTENDED, TIMEZONE, "/etc/localtime"),
+        paths=(LIMITS, SYSTEMD_LIMITS, SYSCTL_FILE, NOUVEAU, UNATTENDED, TIMEZONE, LOCALTIME),
         units=("chrony.service", "systemd-timesyncd.service"),
         sysctls=tuple(sorted({**SYSCTLS, **settings.base.sysctl})),
     )
@@ -81,7 +85,8 @@ def configure(node: Node) -> Desired:
             File(NOUVEAU, f"{MANAGED_BY}blacklist nouveau\noptions nouveau modeset=0\nblacklist nova_core\n"),
             File(UNATTENDED, _unattended()),
             File(TIMEZONE, f"{base.timezone}\n"),
-        )
+        ),
+        actions=(_local_time(base.timezone),),
     )
 
 
@@ -93,6 +98,21 @@ def activate(node: Node) -> Desired:
         # In a container the clock is the machine's and chrony refuses to start (ConditionCapability/virtualisation).
         units=(Unit("chrony.service"),) if base.ntp and not in_container(node) else (),
     )
+
+
+def _local_time(timezone: str) -> Action:
+    """The link that the C library reads; /etc/timezone alone changes no clock."""
+    zone = f"/usr/share/zoneinfo/{timezone}"
+
+    def linked(observed: Observation) -> bool:
+        found = observed.files.get(LOCALTIME)
+        return found is not None and found.target.endswith(zone)
+
+    script = (
+        f"[ -e {shlex.quote(zone)} ] || ms_fail 'the host knows no time zone {timezone} -> check base.timezone'\n"
+        f"ln -sfnT {shlex.quote(zone)} {LOCALTIME}"
+    )
+    return Action(f"set the time zone to {timezone}", linked, script)
 
 
 def in_container(node: Node) -> bool:
