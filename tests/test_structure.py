@@ -17,7 +17,7 @@ LONGEST = 300
 LONGER = {
     "metalserve/lab/packages/table.py": "a table of packages, as data",
     "metalserve/lab/sim/smi_q.py": "the one long tree that `nvidia-smi -q` prints, in its order",
-    "metalserve/catalogue/vllm_flags.py": "one lookup and one check over the same table; to be split with its next change",
+    "metalserve/catalogue/vllm_flags.py": "one table, its lookup and the check against it",
 }
 
 CROSSINGS = {

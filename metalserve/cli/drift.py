@@ -70,7 +70,7 @@ def _as_dict(report: RunReport, found: list[Difference], unknown: list[Differenc
 
 
 def _show(report: RunReport, found: list[Difference], unknown: list[Difference]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for difference in found:
         console.print(
             Text.assemble(

@@ -34,8 +34,8 @@ class Node:
         return node_hardware(self.observed.sections)
 
     def with_observation(self, observed: Observation) -> Node:
-        """Return the same host with a newer observation."""
-        return replace(self, observed=observed)
+        """Return the same host with a newer observation; itself with its own, so that its hardware is read once."""
+        return self if observed is self.observed else replace(self, observed=observed)
 
     def need_driver(self, what: str) -> None:
         """Raise `NotYetKnown` for `what` unless nvidia-smi talks to a loaded driver."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -140,6 +141,17 @@ def read_release(path: Path) -> Release:
     Raises:
         ReleaseError: with every problem of the file in one line.
     """
+    try:
+        state = path.stat()
+    except OSError as error:
+        where = f"{path.parent.name}/{path.name}"
+        raise ReleaseError(f"cannot be read: {error}", where=where) from error
+    return _read_release(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read_release(path: Path, mtime_ns: int, size: int) -> Release:
+    # A fleet names a handful of releases a thousand times; time and size make a changed file a new one.
     where = f"{path.parent.name}/{path.name}"
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))

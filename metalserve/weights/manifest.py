@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
@@ -80,11 +81,20 @@ def load_manifest(path: str | Path) -> Manifest:
     Raises:
         ManifestError: the file does not exist or is refused; all its problems in one line.
     """
-    where = str(path)
     try:
-        data: Any = yaml.safe_load(manifest_path(path).read_text(encoding="utf-8"))
+        state = manifest_path(path).stat()
     except FileNotFoundError:
-        raise ManifestError("does not exist", where=where, remedy=HOW_TO_MAKE) from None
+        raise ManifestError("does not exist", where=str(path), remedy=HOW_TO_MAKE) from None
+    except OSError as error:
+        raise ManifestError(f"cannot be read: {error}", where=str(path)) from error
+    return _load_manifest(str(path), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _load_manifest(where: str, mtime_ns: int, size: int) -> Manifest:
+    # A fleet names a handful of manifests a thousand times; time and size make a changed file a new one.
+    try:
+        data: Any = yaml.safe_load(manifest_path(where).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ManifestError(f"cannot be read: {error}", where=where) from error
     if not isinstance(data, dict):
