@@ -83,15 +83,15 @@ def lock_script(who: str, directory: str = "/run/metalserve") -> str:
     It prints `metalserve-locked`, `metalserve-held by WHO`, or `metalserve-waiting PROCESS` followed by
     `metalserve-locked` or `metalserve-busy`.
     """
-    return f"""cd / && mkdir -p {directory} && cd {directory} && exec 9>>lock || exit 1
-if ! flock -n 9; then echo "metalserve-held by $(cat holder)"; exit 0; fi
-printf '%s, process %s here\n' {shlex.quote(who)} "$$" >holder
-if ! flock -n apply true; then
-  echo "metalserve-waiting $(cat applying)"
-  flock -w {_LEFTOVER_TIMEOUT_S} apply true || {{ echo metalserve-busy; exit 0; }}
-fi
-echo metalserve-locked
-cat >/dev/null"""
+    # One line: `sudo -i` quotes a newline in such a way that the login shell drops it.
+    return (
+        f"cd / && mkdir -p {directory} && cd {directory} && exec 9>>lock || exit 1; "
+        'if ! flock -n 9; then echo "metalserve-held by $(cat holder)"; exit 0; fi; '
+        f"printf '%s, process %s here\\n' {shlex.quote(who)} \"$$\" >holder; "
+        'if ! flock -n apply true; then echo "metalserve-waiting $(cat applying)"; '
+        f"flock -w {_LEFTOVER_TIMEOUT_S} apply true || {{ echo metalserve-busy; exit 0; }}; fi; "
+        "echo metalserve-locked; cat >/dev/null"
+    )
 
 
 def acquire(state: Any, host: Any, arguments: dict[str, Any]) -> HeldLock:

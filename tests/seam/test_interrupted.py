@@ -141,6 +141,10 @@ class TestTheLockItself:
     def close(self, process: subprocess.Popen[str]) -> None:
         process.communicate(timeout=10)
 
+    def test_it_is_one_line(self) -> None:
+        """`sudo -i` loses newlines."""
+        assert "\n" not in lock_script("me")
+
     def test_held_until_its_input_ends(self, tmp_path: Path) -> None:
         first = self.take(tmp_path, "it's me")
         assert self.line(first) == "metalserve-locked"
