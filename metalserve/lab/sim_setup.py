@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -73,10 +72,8 @@ def _digits(text: str, count: int) -> str:
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file at once; not forced to the disk, since a lab host is made anew after a crash."""
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    temporary.write_text(text, encoding="utf-8")
     temporary.chmod(mode)
     temporary.replace(path)

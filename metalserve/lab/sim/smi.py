@@ -224,8 +224,8 @@ def _table(lab: Lab, rows: list[Gpu], persistence: bool, out: Out) -> None:
         power = f"{model['power']['idle']:.0f}W / {model['power']['default']:4.0f}W"
         used = f"{0:7d}MiB / {model['memory_mib']:6d}MiB"
         on = "On" if persistence else "Off"
-        out(f"|{gpu.index:4d}  {name:<27} {on:>6} |   {gpu.smi_bus} Off | {ecc:>20} |")
-        out(f"|{fan:>4} {gpu.temperature:4d}C {perf:>5} {power:>24} | {used:>22} | {'0%      Default':>20} |")
+        out(f"|{gpu.index:4d}  {name:<31}{on:<3} |   {gpu.smi_bus} Off | {ecc:>20} |")
+        out(f"|{fan:>4} {gpu.temperature:4d}C {perf:>5}{power:>24} | {used:>22} | {'0%      Default':>20} |")
         out(f"| {'':39} | {'':22} | {'Disabled' if model['mig'] else 'N/A':>20} |")
         out(bar)
     out("")
