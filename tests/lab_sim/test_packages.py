@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from metalserve.lab.packages import MARK, build_packages, build_repository, deb_architecture
-from metalserve.lab.packages.table import DRIVERS, LAB_BIN, UBUNTU_NAMES, all_packages
+from metalserve.lab.packages.driver import DRIVERS
+from metalserve.lab.packages.model import LAB_BIN
+from metalserve.lab.packages.table import UBUNTU_NAMES, all_packages
 from metalserve.lab.repository import SigningKey, signing_key
 from metalserve.lab.sim_setup import TOOLS
 

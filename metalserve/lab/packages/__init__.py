@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
-from metalserve.lab.packages.table import Package, all_packages
+from metalserve.lab.packages.model import Package
+from metalserve.lab.packages.table import all_packages
 from metalserve.lab.repository import SigningKey, make_flat_repository
 
 DISTRIBUTIONS = ("debian12", "debian13")
