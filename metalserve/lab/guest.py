@@ -12,8 +12,8 @@ from metalserve.lab.system import run
 MASKED = (
     "chrony-wait.service", "console-getty.service", "e2scrub_all.timer", "e2scrub_reap.service",
     "getty@tty1.service", "nvmefc-boot-connections.service", "nvmf-autoconnect.service",
-    "systemd-firstboot.service", "systemd-networkd-wait-online.service", "systemd-remount-fs.service",
-    "systemd-udev-trigger.service", "systemd-udevd.service",
+    "systemd-binfmt.service", "systemd-firstboot.service", "systemd-networkd-wait-online.service",
+    "systemd-remount-fs.service", "systemd-udev-trigger.service", "systemd-udevd.service",
     "user@.service",  # on version 1 control groups its end hangs for two minutes (Debian 13), and logins with it
 )  # fmt: skip
 
