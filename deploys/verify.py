@@ -1,6 +1,6 @@
-"""Prove that hosts are right, changing nothing: what the roles' checks say, good and bad.
+"""Prove that hosts are right, changing nothing: what the roles' checks say.
 
-pyinfra inventories/prod.py deploys/verify.py -y
+pyinfra inventories/prod.py deploys/verify.py -y         (-v shows the good findings too; the report has all of them)
 """
 
 from metalserve.pyinfra_seam.role import begin, judge

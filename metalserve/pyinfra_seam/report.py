@@ -170,9 +170,12 @@ class RunReport:
         if len(hosts) > len(shown[:_ROWS]):
             counts = Counter(self.status(h) for h in hosts)
             console.print(Text(f"{len(hosts)} hosts: {', '.join(f'{n} {status}' for status, n in counts.items())}"))
+        warned: dict[str, list[str]] = {}
         for host in hosts:
-            for warning in host.warnings:
-                console.print(Text(f"{host.name}: warning: {warning}", style="yellow"))
+            for warning in dict.fromkeys(host.warnings):
+                warned.setdefault(warning, []).append(host.name)
+        for warning, names in warned.items():
+            console.print(Text(f"{_together(names)}: warning: {warning}", style="yellow"))
         _print_failures(console, hosts)
         if any(h.simulated for h in hosts):
             console.print(
@@ -202,6 +205,12 @@ def _short(words: str) -> str:
     return words if len(words) <= 70 else words[:69].rstrip() + "…"
 
 
+def _together(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"{len(names)} hosts ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
+
+
 def _print_failures(console: Console, hosts: Sequence[HostReport]) -> None:
     # What went wrong on a hundred hosts in the same way is one thing to understand.
     same: dict[tuple[str, str, str], list[HostReport]] = {}
@@ -211,9 +220,7 @@ def _print_failures(console: Console, hosts: Sequence[HostReport]) -> None:
     for failing in same.values():
         failure = failing[0].failure
         assert failure is not None
-        names = ", ".join(h.name for h in failing[:6])
-        if len(failing) > 1:
-            names = f"{len(failing)} hosts ({names}{', ...' if len(failing) > 6 else ''})"
+        names = _together([h.name for h in failing])
         console.print(Text(f"\n{names}: {failure.role} / {failure.stage} failed: {failure.what}", style="bold red"))
         for line in failure.evidence.strip().splitlines()[-15:]:
             console.print(Text(f"    {line}", style="dim"))

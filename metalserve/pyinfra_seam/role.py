@@ -224,7 +224,8 @@ def _note(run: HostRun, name: str, check: Check) -> None:
     for finding in findings:
         run.noted.append(finding)
         run.report.findings.append({"role": run.role_name, **finding.as_dict()})
-        _say(run, f"{run.role_name} / {name}: {finding}")
+        if finding.status not in ("ok", "skipped") or run.state.print_noop_info:  # -v shows the good ones too
+            _say(run, f"{run.role_name} / {name}: {finding}")
 
 
 def judge() -> None:

@@ -144,6 +144,16 @@ def test_the_summary_of_a_large_fleet_fits_a_screen() -> None:
         assert "100 hosts (gpu-0000, gpu-0001" in text.replace("\n", " ")
 
 
+def test_the_same_warning_on_many_hosts_is_told_once() -> None:
+    report = outcome(["a", "b", "c"]).report
+    assert report is not None
+    for name in "ab":
+        report.host(name).warnings += ["no api key", "no api key"]
+    text = printed(report, 100)
+    assert text.count("no api key") == 1
+    assert "2 hosts (a, b): warning: no api key" in text
+
+
 def test_what_was_unknown_beforehand_is_not_told_after_the_change() -> None:
     report = outcome(["a"], changed=["a"]).report
     assert report is not None

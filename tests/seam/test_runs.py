@@ -155,12 +155,14 @@ class TestProofsOnly:
     deploy = "tests/seam/proofs.py"
 
     def test_changes_nothing_and_shows_the_findings(self, seam: Seam) -> None:
-        run = seam.pyinfra("-y", deploy=self.deploy)
+        run = seam.pyinfra("-y", "-v", deploy=self.deploy)
         assert run.rc == 0, run.out
         assert list(seam.root.iterdir()) == []
         assert run.host()["sessions"] == 1
         assert run.host()["findings"][0]["check"] == "seam-mark"
         assert "seam / mark: ok: seam-mark" in run.out
+        quiet = seam.pyinfra("-y", deploy=self.deploy)
+        assert "seam / mark: ok" not in quiet.out and "checks: 1 ok" in quiet.out
 
     def test_a_bad_finding_fails_the_host(self, seam: Seam) -> None:
         seam.hosts({"@fake/other": seam.fake(), "@local": {}})
