@@ -155,6 +155,8 @@ class HostRun:
 
     def hold_lock(self) -> None:
         """Take the host's lock if it is not held yet; what was observed before may be stale then."""
+        if self.lock is not None and not self.lock.held():
+            self.release_lock()  # the host took it back: we were silent for too long (asleep?)
         if self.lock is None:
             self.report.sessions += 1
             self.lock = lock_module.acquire(self.state, self.host, self.connector_arguments())

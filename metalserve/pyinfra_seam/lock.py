@@ -2,6 +2,7 @@
 
 The lock is `flock` on /run/metalserve/lock, held by a process on the host that lives exactly as long as our
 connection: when the controller dies or the connection breaks, sshd closes its standard input and the lock is gone.
+A controller that falls silent (power, sleep, another network) closes nothing: so it also has to send a sign of life.
 A script that such a run has left on the host holds /run/metalserve/apply until it ends (desired/prelude.sh): whoever
 gets the lock waits for that too, so that what is observed next stays true.
 """
@@ -29,6 +30,10 @@ _ANSWER_TIMEOUT_S = 20.0
 _LEFTOVER_TIMEOUT_S = 900
 """How long to wait for the script of a run that was cut off: as long as one apt-get of a driver takes (guessed)."""
 
+_BEAT_S = 30
+_SILENCE_S = 300
+"""After how long without a sign of life the host gives the lock back; ten beats, so that a busy controller keeps it."""
+
 _KEEPALIVE_S = 15
 _LINK_TIMEOUT_MS = 90_000
 """How long sent data may stay unacknowledged before the link counts as dead; Linux' own limit is about 15 minutes."""
@@ -36,6 +41,9 @@ _LINK_TIMEOUT_MS = 90_000
 
 class HeldLock(Protocol):
     """A lock that we hold; `release` gives it back, also after the connection has gone."""
+
+    def held(self) -> bool:
+        """Tell whether it is still ours, as far as this side knows."""
 
     def release(self) -> None:
         """Give the lock back."""
@@ -45,27 +53,64 @@ class LockHeldError(MetalserveError):
     """Another run is at work on this host."""
 
 
-class _Channel:
+class _Beating:
+    """Sends a sign of life from now on until it is released."""
+
+    def begin(self) -> None:
+        self._beating = gevent.spawn(self._beat)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(Exception):  # the link is gone, and the lock with it: whoever uses the link says so
+            while True:
+                gevent.sleep(_BEAT_S)
+                self.send(b".")
+
+    def send(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        beating = getattr(self, "_beating", None)
+        if beating is not None:
+            beating.kill(block=False)
+
+
+class _Channel(_Beating):
     def __init__(self, channel: Any) -> None:
         self.channel = channel
+
+    def send(self, data: bytes) -> None:
+        self.channel.sendall(data)
+
+    def held(self) -> bool:
+        return not (self.channel.closed or self.channel.exit_status_ready())
 
     def read(self) -> bytes:
         data: bytes = self.channel.recv(1)
         return data
 
     def release(self) -> None:
+        self.end()
         self.channel.close()
 
 
-class _Process:
+class _Process(_Beating):
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
+
+    def send(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def held(self) -> bool:
+        return self.process.poll() is None
 
     def read(self) -> bytes:
         assert self.process.stdout is not None
         return self.process.stdout.read(1)
 
     def release(self) -> None:
+        self.end()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
@@ -73,12 +118,17 @@ class _Process:
 
 
 class _NoLock:
+    def held(self) -> bool:
+        return True
+
     def release(self) -> None:
         """Nothing is held: the connector has no process on the far side to hold it."""
 
 
-def lock_script(who: str, directory: str = "/run/metalserve") -> str:
+def lock_script(who: str, directory: str = "/run/metalserve", silence_s: float = _SILENCE_S) -> str:
     """Return the POSIX shell that takes the lock, says so in one line and holds it until its standard input ends.
+
+    It also gives it back when no "." came for `silence_s` seconds.
 
     It prints `metalserve-locked`, `metalserve-held by WHO`, or `metalserve-waiting PROCESS` followed by
     `metalserve-locked` or `metalserve-busy`.
@@ -90,7 +140,7 @@ def lock_script(who: str, directory: str = "/run/metalserve") -> str:
         f"printf '%s, process %s here\\n' {shlex.quote(who)} \"$$\" >holder; "
         'if ! flock -n apply true; then echo "metalserve-waiting $(cat applying)"; '
         f"flock -w {_LEFTOVER_TIMEOUT_S} apply true || {{ echo metalserve-busy; exit 0; }}; fi; "
-        "echo metalserve-locked; cat >/dev/null"
+        f'echo metalserve-locked; while [ "$(timeout {silence_s} head -c 1)" = . ]; do :; done'
     )
 
 
@@ -135,6 +185,7 @@ def acquire(state: Any, host: Any, arguments: dict[str, Any]) -> HeldLock:
                 remedy="look what it waits for on the host, end it, then run again",
             )
     if answer == "metalserve-locked":
+        held.begin()
         return held
     held.release()
     if answer.startswith("metalserve-held"):

@@ -130,8 +130,8 @@ def test_the_next_run_waits_for_what_the_dead_one_left_and_goes_on(
 class TestTheLockItself:
     """The script that holds it, without pyinfra."""
 
-    def take(self, directory: Path, who: str = "me") -> subprocess.Popen[str]:
-        script = lock_script(who, str(directory))
+    def take(self, directory: Path, who: str = "me", silence_s: float = 300) -> subprocess.Popen[str]:
+        script = lock_script(who, str(directory), silence_s)
         return subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def line(self, process: subprocess.Popen[str]) -> str:
@@ -156,8 +156,23 @@ class TestTheLockItself:
         assert self.line(third) == "metalserve-locked"
         self.close(third)
 
+    def test_given_back_when_the_controller_falls_silent(self, tmp_path: Path) -> None:
+        lock = self.take(tmp_path, silence_s=1)
+        assert self.line(lock) == "metalserve-locked"
+        assert lock.stdin is not None
+        for _ in range(4):  # longer than the silence that is allowed
+            time.sleep(0.5)
+            lock.stdin.write(".")
+            lock.stdin.flush()
+        assert lock.poll() is None
+        assert lock.wait(timeout=5) == 0  # its input is still open
+        again = self.take(tmp_path)
+        assert self.line(again) == "metalserve-locked"
+        self.close(again)
+        self.close(lock)
+
     def test_gone_with_its_process(self, tmp_path: Path) -> None:
-        """`cat` has the descriptor too, and ends when its input does: with the connection."""
+        """What waits for input has the descriptor too, and ends when its input does: with the connection."""
         first = self.take(tmp_path)
         assert self.line(first) == "metalserve-locked"
         first.kill()
