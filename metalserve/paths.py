@@ -1,4 +1,4 @@
-"""Where the project's own files lie: absolute, because pyinfra resolves relative paths against the working directory."""
+"""Where the project's own files lie: absolute, as pyinfra resolves relative paths against the working directory."""
 
 from __future__ import annotations
 
