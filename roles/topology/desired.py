@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from metalserve.verify.topology import check_node
-
 from metalserve.catalogue.loader import load_gpus
 from metalserve.desired.model import Watch
 from metalserve.desired.node import Node
@@ -14,6 +12,7 @@ from metalserve.hardware.node import NodeHardware
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
+from metalserve.verify.topology import check_node
 
 
 def watch(settings: HostSettings, release: Release) -> Watch:
