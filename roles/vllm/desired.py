@@ -127,16 +127,14 @@ def serve(node: Node) -> Desired:
         return Desired(actions=_removals(node, keep=0))
     plan = planned(node, model)
     marker = place_of(node.settings.storage.mount, model).marker
-    wish = Desired(actions=_removals(node, keep=plan.replicas), notes=plan.reasons)
-    for replica in range(plan.replicas):
-        unit = engine_unit(node, model, plan, replica)
-        wish += Desired(
-            directories=(Directory(f"{CACHE}/{replica}"),),
-            files=(File(unit_path(replica), unit.text()),),
-            units=(Unit(unit_name(replica), restart_on=(unit_path(replica), ENVIRONMENT, marker)),),
-            actions=(_gate(unit), _revive(unit)),
-        )
-    return wish
+    units = [engine_unit(node, model, plan, replica) for replica in range(plan.replicas)]
+    return Desired(
+        directories=tuple(Directory(f"{CACHE}/{unit.replica}") for unit in units),
+        files=tuple(File(unit_path(unit.replica), unit.text()) for unit in units),
+        units=tuple(Unit(unit_name(u.replica), restart_on=(unit_path(u.replica), ENVIRONMENT, marker)) for u in units),
+        actions=(*_removals(node, keep=plan.replicas), *map(_begin, units), *_revive(node, units)),
+        notes=plan.reasons,
+    )
 
 
 def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int) -> EngineUnit:
@@ -180,36 +178,65 @@ def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int
     )
 
 
-def _gate(unit: EngineUnit) -> Action:
-    """Ask the gate once before systemd does: its reason is then what the run says, not "the unit did not start"."""
+def _begin(unit: EngineUnit) -> Action:
+    """Ask the gate, then begin the start without waiting for it.
+
+    The gate's reason is then what the run says, not "the unit did not start"; and eight engines load side by side,
+    since the units' own start, which comes next, only waits for what was begun here.
+    """
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in unit.gate.items())
+    name, gpus = unit_name(unit.replica), ",".join(map(str, unit.gpus))
     return Action(
-        name=f"engine {unit.replica} may start: driver, GPUs, fabric, weights",
+        name=f"begin engine {unit.replica} on GPU {gpus}, if driver, fabric and weights are right",
         done=partial(_active, replica=unit.replica),
-        script=f"{exports}export MS_MEMORY=0\n{GATE}\n",
-    )
-
-
-def _revive(unit: EngineUnit) -> Action:
-    """One restart of an engine that runs and gives no token; what still does not answer fails the host."""
-    name = container_name(unit.replica)
-    exports = "".join(
-        f"export {key}={shlex.quote(value)}\n"
-        for key, value in (("MS_ADDRESS", unit.address), ("MS_MODEL", unit.model), ("MS_AUTH", unit.authorisation))
-    )
-    return Action(
-        name=f"restart engine {unit.replica}, which runs and gives no token",
-        phase="late",
-        done=partial(_not_stuck, replica=unit.replica, port=unit.port, model=unit.model),
         script=(
-            f"{exports}"
-            # Twice more, so that one lost answer does not cost a restart of minutes.
-            f"for i in 1 2; do if {PROBE} --once {unit.port}; then exit 0; fi; sleep 5; done\n"
-            f"docker logs --tail 20 {name} 2>&1 || :\n"
-            f"systemctl restart {name}.service || {{ systemctl status --no-pager -n 25 {name}.service || :\n"
-            f"ms_fail 'engine {unit.replica} did not come back -> journalctl -u {name}'; }}\n"
+            f"{exports}export MS_MEMORY=0\n{GATE}\n"
+            f"systemctl daemon-reload\nsystemctl reset-failed {name} 2>/dev/null || :\n"
+            f"systemctl start --no-block {name}\n"
         ),
     )
+
+
+def _revive(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:
+    """One restart of the engines that run and give no token; what still does not answer fails the host."""
+    stuck = [u for u in units if not _not_stuck(node.observed, replica=u.replica, port=u.port, model=u.model)]
+    if not stuck:
+        return ()
+    first = stuck[0]
+    exports = "".join(
+        f"export {key}={shlex.quote(value)}\n"
+        for key, value in (("MS_ADDRESS", first.address), ("MS_MODEL", first.model), ("MS_AUTH", first.authorisation))
+    )
+    numbers = ", ".join(str(u.replica) for u in stuck)
+    checks = [partial(_not_stuck, replica=u.replica, port=u.port, model=u.model) for u in stuck]
+    told = answers(node.observed)
+    return (
+        Action(
+            name=f"restart engine {numbers}: running, but no token comes",
+            why=told.get(first.port, Answer(first.port)).in_words(),
+            phase="late",
+            done=lambda seen: all(check(seen) for check in checks),
+            script=exports + "\n".join(_ask_again(u) for u in stuck) + _RESTART,
+        ),
+    )
+
+
+def _ask_again(unit: EngineUnit) -> str:
+    # Once more, so that one lost answer does not cost a restart of minutes.
+    name = container_name(unit.replica)
+    return (
+        f'if ! {PROBE} --once {unit.port}; then stuck="${{stuck:-}} {name}.service"; '
+        f"docker logs --tail 10 {name} 2>&1 || :; fi"
+    )
+
+
+_RESTART = """
+[ -n "${stuck:-}" ] || exit 0
+systemctl restart $stuck || {
+  systemctl status --no-pager -n 15 $stuck || :
+  ms_fail "restarted, and still no token from$stuck -> read its lines above, then the GPU's: dmesg | grep -i xid"
+}
+"""
 
 
 def _active(observed: Observation, replica: int) -> bool:

@@ -258,7 +258,8 @@ def test_an_engine_that_runs(manifest: str, told: str, restarted: bool, status: 
     node = host(manifest, engine={"replicas": 1})
     done = serving(node, range(8000, 8001), **{"engine-answers": told})
     found = changes(role.serve(done), done)
-    assert found == (["restart engine 0, which runs and gives no token"] if restarted else [])
+    assert len(found) == restarted
+    assert all(c.startswith("restart engine 0: running, but no token comes (") and words in c for c in found)
     finding = role.check(done)[0]
     assert finding.status == status
     assert words in finding.observed
@@ -273,7 +274,7 @@ def test_an_engine_that_does_not_run_is_started_not_restarted(manifest: str) -> 
     )
     node = done.with_observation(stopped)
     assert changes(role.serve(node), node) == [
-        "engine 0 may start: driver, GPUs, fabric, weights",
+        "begin engine 0 on GPU 0, if driver, fabric and weights are right",
         "unit metalserve-vllm-0.service: enabled/failed -> start",
     ]
 
@@ -361,3 +362,17 @@ def test_scripts_travel_as_they_are(manifest: str) -> None:
     files = {f.path: f for f in role.install(host(manifest)).files}
     assert files[role.GATE] == File(role.GATE, role._file("gate.sh"), mode="0755")
     assert role.install(make_node()) == Desired()
+
+
+def test_engines_load_side_by_side_and_stuck_ones_are_restarted_together(manifest: str) -> None:
+    node = host(manifest)
+    text = render(difference(role.serve(node), node.observed))
+    begun = [text.index(f"systemctl start --no-block metalserve-vllm-{i}.service") for i in range(4)]
+    waited = text.index("systemctl start metalserve-vllm-0.service")
+    assert max(begun) < waited
+    assert text.index("engine-gate") < min(begun)
+    done = serving(node, range(8000, 8004), **{"engine-answers": answer(8000) + answer(8002)})
+    wish = role.serve(done)
+    assert [c.split(":")[0] for c in changes(wish, done)] == ["restart engine 1, 3"]
+    again = after(done, wish, sections={"engine-answers": "".join(answer(8000 + i) for i in range(4))})
+    assert changes(wish, again) == []
