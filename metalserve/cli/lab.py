@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from metalserve.lab import faults as kinds
-from metalserve.lab import hosts, lifecycle
+from metalserve.lab import hosts, lifecycle, operate
 from metalserve.lab.fleet import running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.lifecycle import Step
@@ -76,7 +76,7 @@ def down(keep_cache: bool) -> None:
 def status(as_json: bool) -> None:
     """Show each host: address, state, profile, faults."""
     layout = Layout.current()
-    rows = lifecycle.status(layout)
+    rows = operate.status(layout)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -95,7 +95,7 @@ def status(as_json: bool) -> None:
 def ssh(node: str, words: tuple[str, ...]) -> None:
     """Log in to NODE as root, or run a command there."""
     layout = Layout.current()
-    line = lifecycle.ssh_command(layout, running_fleet(layout).host(node))
+    line = operate.ssh_command(layout, running_fleet(layout).host(node))
     # one word is a shell command line as it stands; several are a program and its arguments
     tail = [words[0] if len(words) == 1 else shlex.join(words)] if words else []
     os.execvp(line[0], [*line, *tail])  # noqa: S606 - ssh takes over the terminal
@@ -109,7 +109,7 @@ def ssh(node: str, words: tuple[str, ...]) -> None:
 def fault(node: str, kind: str, gpu: int | None, sticky: bool) -> None:
     """Inject the fault KIND into NODE, now."""
     layout = Layout.current()
-    lifecycle.fault(layout, running_fleet(layout).host(node), kind, gpu, sticky=sticky)
+    operate.fault(layout, running_fleet(layout).host(node), kind, gpu, sticky=sticky)
     where = f" (GPU {gpu or 0})" if kinds.KINDS[kind].gpu else ""
     click.echo(f"{node}: {kind}{where}: {kinds.KINDS[kind].description}")
 
@@ -120,7 +120,7 @@ def fault(node: str, kind: str, gpu: int | None, sticky: bool) -> None:
 def heal(node: str, kind: str | None) -> None:
     """End the faults of NODE, or only KIND."""
     layout = Layout.current()
-    ended = lifecycle.heal(layout, running_fleet(layout).host(node), kind)
+    ended = operate.heal(layout, running_fleet(layout).host(node), kind)
     click.echo(f"{node}: {', '.join(each['kind'] for each in ended) or 'no fault'} ended")
 
 
@@ -128,7 +128,7 @@ def heal(node: str, kind: str | None) -> None:
 @click.argument("node")
 def start(node: str) -> None:
     """Switch NODE on and wait until it has booted."""
-    lifecycle.start(Layout.current(), node)
+    operate.start(Layout.current(), node)
 
 
 @command.command()
@@ -145,7 +145,7 @@ def stop(node: str, now: bool) -> None:
 def reboot(node: str) -> None:
     """Reboot NODE and wait until it has booted."""
     layout = Layout.current()
-    lifecycle.reboot(layout, running_fleet(layout).host(node))
+    operate.reboot(layout, running_fleet(layout).host(node))
 
 
 @command.command()
@@ -160,4 +160,4 @@ def reset(nodes: tuple[str, ...]) -> None:
 @click.argument("milliseconds", type=click.FloatRange(0, 10000))
 def delay(milliseconds: float) -> None:
     """Add MILLISECONDS to the round trip between this machine and the hosts; 0 takes it away."""
-    click.echo(lifecycle.delay(Layout.current(), milliseconds))
+    click.echo(operate.delay(Layout.current(), milliseconds))

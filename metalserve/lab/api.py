@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-from metalserve.lab import faults, hosts, lifecycle
+from metalserve.lab import faults, hosts, lifecycle, operate
 from metalserve.lab.fleet import RunningFleet, RunningHost, running_fleet
 from metalserve.lab.hosts import State
 from metalserve.lab.layout import Layout
@@ -51,7 +51,7 @@ class Lab:
         Raises:
             subprocess.TimeoutExpired: it took longer than `timeout_s` seconds.
         """
-        words = [*lifecycle.ssh_command(self.layout, self._host(host)), command]
+        words = [*operate.ssh_command(self.layout, self._host(host)), command]
         return subprocess.run(
             words, input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
         )
@@ -64,7 +64,7 @@ class Lab:
         """Switch a host on and wait until it has booted."""
         chosen = self._host(host)
         hosts.start(self.layout, chosen)
-        lifecycle.wait_until_up(self.layout, [chosen])
+        operate.wait_until_up(self.layout, [chosen])
 
     def stop(self, host: str, *, grace_s: float = 30.0) -> None:
         """Power a host off; `grace_s=0` cuts the power."""
@@ -72,7 +72,7 @@ class Lab:
 
     def reboot(self, host: str, *, wait: bool = True) -> None:
         """Reboot a host; with `wait`, until it has booted again."""
-        lifecycle.reboot(self.layout, self._host(host), wait=wait)
+        operate.reboot(self.layout, self._host(host), wait=wait)
 
     def reset(self, *names: str) -> None:
         """Make hosts bare again (all when none is named): new disks, no packages, no faults."""
@@ -80,11 +80,11 @@ class Lab:
 
     def fault(self, host: str, kind: str, gpu: int | None = None, *, sticky: bool = False) -> dict[str, Any]:
         """Begin a fault, see `metalserve.lab.faults.KINDS`."""
-        return lifecycle.fault(self.layout, self._host(host), kind, gpu, sticky=sticky)
+        return operate.fault(self.layout, self._host(host), kind, gpu, sticky=sticky)
 
     def heal(self, host: str, kind: str | None = None) -> list[dict[str, Any]]:
         """End a host's faults, or those of one kind."""
-        return lifecycle.heal(self.layout, self._host(host), kind)
+        return operate.heal(self.layout, self._host(host), kind)
 
     def faults(self, host: str) -> list[dict[str, Any]]:
         """Return a host's faults."""

@@ -139,6 +139,14 @@ class Layout:
         """Manifest of the lab's model."""
         return self.root / "manifest.yaml"
 
+    @property
+    def made_names(self) -> tuple[str, ...]:
+        """Everything the lab makes in its directory; `down` removes this and nothing else."""
+        return (
+            "cache", "hosts", "www", "keys", "made", "known_hosts", "fleet.json", "manifest.yaml",
+            "service.json", "service.log", "requests.log", "delay.json", "delay.log",
+        )  # fmt: skip
+
     def host(self, name: str) -> Path:
         """Directory of one host."""
         return self.root / "hosts" / name

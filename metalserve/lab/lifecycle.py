@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
-from metalserve.lab import distribution, drives, faults, hosts, network, parts, rootfs, service
-from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, load_fleet, running_fleet
+from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
+from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, Suite, load_fleet, running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.mirrors import machine_mirrors
+from metalserve.lab.operate import wait_until_up
 from metalserve.lab.repository import SigningKey, signing_key
 from metalserve.lab.system import (
     check_machine,
     exclusive,
     load_modules,
+    mounts_below,
     read_json,
     run,
     unmount_below,
@@ -31,8 +32,6 @@ from metalserve.lab.system import (
 
 Step = Callable[[str], AbstractContextManager[object]]
 """Shows that a piece of work runs: called with its title, entered while it runs."""
-
-BOOT_TIMEOUT_S = 120.0
 
 
 def silent(title: str) -> AbstractContextManager[object]:
@@ -54,6 +53,8 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
         load_modules()
         key = _keys(layout, running)
         _build(layout, fleet, key, step)
+        if not layout.fleet_file.exists():
+            _prune(layout)
         with step("network and file service"):
             network.up(layout)
             service.start(layout)
@@ -167,46 +168,13 @@ def _build(layout: Layout, fleet: Fleet, key: SigningKey, step: Step) -> None:
             done.result()
 
 
-def wait_until_up(layout: Layout, wanted: Iterable[RunningHost], timeout_s: float = BOOT_TIMEOUT_S) -> None:
-    """Wait until every host has booted: SSH greets and systemd has started everything.
-
-    Raises:
-        MetalserveError: a host failed or was not up in time; names its console log.
-    """
-    deadline = time.monotonic() + timeout_s
-    for host in wanted:
-        log = layout.host(host.name) / "console.log"
-        if (layout.host(host.name) / "unplugged").exists():
-            continue
-        while (state := hosts.state_of(layout, host, timeout_s=0.5)) != "up":
-            # `stopped` is what a host is for the moment until its supervisor has written otherwise
-            if state in ("failed", "absent") or time.monotonic() > deadline:
-                raise MetalserveError(f"the host did not boot ({state})", where=host.name, remedy=f"see {log}")
-            time.sleep(0.1)
-        left = max(1.0, deadline - time.monotonic())
-        ssh(layout, host, "timeout 60 systemctl is-system-running --wait >/dev/null", timeout_s=left)
-
-
-def ssh_command(layout: Layout, host: RunningHost) -> list[str]:
-    """Return the ssh command line that reaches a host with strict checking of its key."""
-    options = {
-        "IdentityFile": str(layout.ssh_key),
-        "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": str(layout.known_hosts),
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        "HostKeyAlgorithms": "ssh-ed25519",
-        "ConnectTimeout": "10",
-        "LogLevel": "ERROR",
-    }
-    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    return ["ssh", "-F", "none", *words, f"root@{host.address}"]
-
-
-def ssh(layout: Layout, host: RunningHost, command: str, *, timeout_s: float | None = None) -> tuple[int, str, str]:
-    """Run a command on a host; return its exit status (255: no connection), stdout and stderr."""
-    done = run([*ssh_command(layout, host), command], check=False, timeout=timeout_s, stdin=None)
-    return done.returncode, done.stdout, done.stderr
+def _prune(layout: Layout) -> None:
+    """Remove what earlier versions of the lab have left in the cache; what any fleet of today needs stays."""
+    keep = []
+    for suite in get_args(Suite):
+        base = rootfs.base_path(layout, suite)
+        keep += [base, rootfs.layer_path(layout, suite), distribution.path(layout, suite, base)]
+    rootfs.prune(layout, keep)
 
 
 def reset(layout: Layout, names: Iterable[str], *, step: Step = silent) -> None:
@@ -240,13 +208,27 @@ def down(layout: Layout, *, keep_cache: bool = False, step: Step = silent) -> No
                 layout.owner_file.unlink(missing_ok=True)
             unmount_below(layout.root)
             drives.detach_below(layout.root)
-            for path in layout.root.iterdir() if layout.root.is_dir() else ():
-                if path.name == "cache" and keep_cache:
-                    continue
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            if not keep_cache and layout.root.is_dir():
-                layout.root.rmdir()
+            _remove_files(layout, keep_cache=keep_cache)
             layout.lock.unlink(missing_ok=True)
+
+
+def _remove_files(layout: Layout, *, keep_cache: bool) -> None:
+    """Remove the lab's files by name: `METALSERVE_LAB_DIR` may be a directory that has others in it."""
+    left = mounts_below(layout.root.resolve())
+    if left:
+        raise MetalserveError(
+            "still mounted, so nothing below it is removed", where=str(left[0]), remedy=f"umount {left[0]}"
+        )
+    for name in layout.made_names:
+        path = layout.root / name
+        if name == "cache" and keep_cache:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if layout.root.is_dir() and not any(layout.root.iterdir()):
+        layout.root.rmdir()
 
 
 def _remove_hosts(layout: Layout) -> None:
@@ -255,82 +237,3 @@ def _remove_hosts(layout: Layout) -> None:
     with ThreadPoolExecutor(max_workers=4) as pool:
         for done in [pool.submit(hosts.remove_directory, layout, name) for name in names]:
             done.result()
-
-
-def status(layout: Layout) -> list[dict[str, Any]]:
-    """Look at every host: name, address, state, profile, suite, boots, names of its faults."""
-
-    def one(host: RunningHost) -> dict[str, Any]:
-        recorded = read_json(layout.host(host.name) / "state.json") or {}
-        active = [
-            f"{each['kind']}{' gpu ' + str(each['gpu']) if 'gpu' in each else ''}"
-            for each in faults.active(layout.host(host.name))
-        ]
-        return {
-            **host.model_dump(include={"name", "address", "profile", "suite"}),
-            "state": hosts.state_of(layout, host),
-            "boots": recorded.get("boots", 0),
-            "faults": active,
-            "simulated": True,
-        }
-
-    fleet = running_fleet(layout)
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(one, fleet.hosts))
-
-
-def start(layout: Layout, name: str) -> None:
-    """Switch a host on and wait until it has booted."""
-    check_machine()
-    host = running_fleet(layout).host(name)
-    hosts.start(layout, host)
-    wait_until_up(layout, [host])
-
-
-def reboot(layout: Layout, host: RunningHost, *, wait: bool = True) -> None:
-    """Reboot a host; with `wait`, return when it has booted again.
-
-    Raises:
-        MetalserveError: it does not run, or is not back in time.
-    """
-    file = layout.host(host.name) / "state.json"
-    boots = (read_json(file) or {}).get("boots", 0)
-    hosts.reboot(layout, host)
-    deadline = time.monotonic() + BOOT_TIMEOUT_S
-    while wait and (read_json(file) or {}).get("boots", 0) == boots:
-        if time.monotonic() > deadline:
-            raise MetalserveError(
-                "the host did not go down", where=host.name, remedy=f"metalserve lab stop {host.name} --now"
-            )
-        time.sleep(0.1)
-    if wait:
-        wait_until_up(layout, [host])
-
-
-def fault(
-    layout: Layout, host: RunningHost, kind: str, gpu: int | None = None, *, sticky: bool = False
-) -> dict[str, Any]:
-    """Begin a fault; those from outside the host (its cable) act here."""
-    entry = faults.inject(layout.host(host.name), kind, gpu, sticky=sticky)
-    if kind == "unreachable":
-        hosts.plug(layout, host, connected=False)
-    return entry
-
-
-def heal(layout: Layout, host: RunningHost, kind: str | None = None) -> list[dict[str, Any]]:
-    """End a host's faults, or those of one kind; returns those that ended."""
-    ended = faults.heal(layout.host(host.name), kind)
-    if kind in (None, "unreachable"):
-        hosts.plug(layout, host, connected=True)
-    return ended
-
-
-def delay(layout: Layout, milliseconds: float) -> str:
-    """Set the delay of the link to the hosts; returns a sentence that says what was done."""
-    check_machine()
-    running_fleet(layout)
-    method = links.set_delay(layout, milliseconds)
-    if method == "none":
-        return "no delay"
-    how = "the kernel's netem" if method == "netem" else "a process of the lab's: this kernel has no netem"
-    return f"{milliseconds:g} ms added to each round trip between this machine and the hosts (by {how})"

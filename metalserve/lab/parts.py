@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from metalserve.lab import rootfs
 from metalserve.lab.layout import Layout
 from metalserve.lab.repository import SigningKey
 from metalserve.lab.rootfs import LAB, tree_digest
@@ -80,9 +79,3 @@ def _module(name: str, function: str) -> Any:
         return None
     module = importlib.import_module(name)
     return module if hasattr(module, function) else None
-
-
-def prune(layout: Layout, suites: list[str]) -> None:
-    """Remove cached trees that no host of these suites needs."""
-    keep = [path for suite in suites for path in (rootfs.base_path(layout, suite), rootfs.layer_path(layout, suite))]
-    rootfs.prune(layout, keep)

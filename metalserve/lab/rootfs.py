@@ -144,12 +144,13 @@ def tree_digest(paths: Iterable[Path], extra: str = "") -> str:
     return digest.hexdigest()
 
 
-def prune(layout: Layout, keep: Iterable[Path]) -> None:
-    """Remove bases and layers that no longer serve (call only while no host runs)."""
-    kept = set(keep)
-    for pattern in ("rootfs-*", "layer-*"):
+def prune(layout: Layout, kept: Iterable[Path]) -> None:
+    """Remove cached trees of earlier recipes (call only while no host runs: they may stand on one)."""
+    keep = set(kept)
+    for pattern in ("rootfs-*", "layer-*", "distribution-*", "apt-*"):
         for path in layout.cache.glob(pattern):
-            if path.is_dir() and path not in kept:
+            if path.is_dir() and path not in keep:
+                unmount_below(path.resolve())
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -34,7 +34,7 @@ TOOLS = {
 
 # Kernel features the hosts use; loaded here because hosts may not load modules. Built-in ones make modprobe fail
 # or do nothing: what is really missing shows up when it is used.
-MODULES = ("overlay", "loop", "veth", "bridge", "xfs", "br_netfilter", "ip_tables", "iptable_nat", "nf_tables")
+MODULES = ("overlay", "loop", "veth", "bridge", "xfs", "ip_tables", "iptable_nat", "nf_tables")
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,59 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from metalserve.errors import MetalserveError
 from metalserve.lab.api import Lab
+from metalserve.lab.fleet import running_fleet
+from metalserve.lab.layout import Layout
+
+FLEET = """\
+release: 2026.11-lts
+hosts:
+  first: {profile: h100-nvl-2, suite: bookworm, expect: {gpu: h100-nvl, count: 2, links: bridge}}
+  second: {profile: l40s-4, suite: trixie}
+"""
 
 
 @pytest.fixture(scope="session")
-def lab() -> Lab:
-    """The lab that is up; `./run test` brings it up."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab of these tests' own beside the one that is up: two bare hosts, which may be broken at will.
+
+    It shares the trees of the lab that is up (`./run test` brings that up), so that nothing is downloaded again.
+    """
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
-    lab = Lab()
+    running = Layout.current()
     try:
-        hosts = lab.hosts
+        running_fleet(running)
     except MetalserveError as error:
         pytest.skip(str(error))
-    for host in hosts:
-        lab.heal(host)
-        if lab.state(host) != "up":
-            lab.start(host)
-    return lab
+    # two test runs side by side must not have the same number
+    layout = Layout(tmp_path_factory.mktemp("lab") / "lab", 150 + os.getpid() % 100)
+    layout.root.mkdir()
+    shutil.copytree(running.cache, layout.cache, copy_function=_link, symlinks=True)
+    fleet = layout.root.parent / "fleet.yaml"
+    fleet.write_text(FLEET)
+    lab = Lab(layout)
+    lab.up(str(fleet))
+    yield lab
+    if layout.root.exists():
+        lab.down()
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system
+        shutil.copy2(source, target, follow_symlinks=False)
+    return target
+
+
+@pytest.fixture
+def fleet(lab: Lab) -> Path:
+    return lab.layout.root.parent / "fleet.yaml"

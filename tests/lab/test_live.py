@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from metalserve.lab import faults, lifecycle
+from metalserve.errors import MetalserveError
+from metalserve.lab import faults, operate
 from metalserve.lab.api import Lab
 from metalserve.lab.layout import Layout
 from metalserve.lab.profiles import load_profile
@@ -34,7 +35,7 @@ def test_a_host_key_that_is_not_the_hosts_is_refused(lab: Lab, tmp_path: Path) -
     assert key_of_other
     wrong = tmp_path / "known_hosts"
     wrong.write_text(f"{host.address} {key_of_other[1]}\n")
-    line = [word.replace(str(lab.layout.known_hosts), str(wrong)) for word in lifecycle.ssh_command(lab.layout, host)]
+    line = [word.replace(str(lab.layout.known_hosts), str(wrong)) for word in operate.ssh_command(lab.layout, host)]
     done = subprocess.run([*line, "true"], capture_output=True, text=True, check=False)
     assert done.returncode == 255
     assert "verification failed" in done.stderr
@@ -95,7 +96,7 @@ def test_a_reboot_from_inside_comes_back_as_another_boot(lab: Lab) -> None:
     while read_json(lab.layout.host(host) / "state.json")["boots"] == boots:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    lifecycle.wait_until_up(lab.layout, [lab.fleet.host(host)])
+    operate.wait_until_up(lab.layout, [lab.fleet.host(host)])
     after = lab.ssh(host, boot).stdout.split()
     assert len(after) == 1
     assert after[0] != before[0]
@@ -122,7 +123,7 @@ def test_an_unplugged_host_stays_so_over_a_reboot_until_healed(lab: Lab) -> None
         assert [fault["kind"] for fault in lab.faults(host)] == ["unreachable"]
     finally:
         lab.heal(host)
-    lifecycle.wait_until_up(lab.layout, [lab.fleet.host(host)])
+    operate.wait_until_up(lab.layout, [lab.fleet.host(host)])
     assert lab.faults(host) == []
 
 
@@ -140,52 +141,100 @@ def test_delay_is_added_and_taken_away(lab: Lab) -> None:
         return time.monotonic() - started
 
     before = min(seconds() for _ in range(5))
-    lifecycle.delay(lab.layout, 40)
+    operate.delay(lab.layout, 40)
     try:
         # connecting and the greeting are two round trips
         assert 0.075 < min(seconds() for _ in range(5)) - before < 0.2
         blob = lab.ssh(host, "head -c 3000000 /dev/zero | base64 -w0 | md5sum; head -c 3000000 /dev/zero | base64 -w0")
         assert len(blob.stdout) > 4_000_000, "whole frames must pass, large ones too"
     finally:
-        lifecycle.delay(lab.layout, 0)
+        operate.delay(lab.layout, 0)
     assert min(seconds() for _ in range(5)) - before < 0.03
 
 
-def test_up_again_changes_nothing_and_is_quick(lab: Lab) -> None:
-    boots = {row["name"]: row["boots"] for row in lifecycle.status(lab.layout)}
+def test_hosts_are_made_bare_again(lab: Lab) -> None:
+    first, second = lab.hosts
+    for host in (first, second):
+        lab.ssh(host, "touch /root/kept; head -c 100000 /dev/urandom > /dev/nvme0n1")
+    lab.fault(first, "pcie-downgraded")
+    lab.reset(first)
+    assert lab.faults(first) == []
+    assert lab.ssh(first, "ls /root/kept").returncode != 0
+    assert lab.ssh(first, "head -c 100000 /dev/nvme0n1 | tr -d '\\0' | wc -c").stdout == "0\n"
+    assert lab.ssh(second, "ls /root/kept").returncode == 0, "only the host that was named"
+
+
+def test_docker_is_the_real_engine_and_runs_containers(lab: Lab) -> None:
+    for host in lab.hosts:
+        client = "docker-cli" if "trixie" in lab.ssh(host, "cat /etc/os-release").stdout else ""
+        done = lab.ssh(
+            host, f"apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy docker.io {client}"
+        )
+        assert done.returncode == 0, done.stderr
+        script = """
+            set -e
+            docker info --format '{{.Driver}}'
+            mkdir -p /tmp/image/bin /tmp/image/lib64 /tmp/image/lib/x86_64-linux-gnu
+            cp -L /bin/echo /tmp/image/bin/
+            ldd /bin/echo | grep -o '/[^ ]*' | while read -r file; do cp -L --parents "$file" /tmp/image/; done
+            tar -C /tmp/image -c . | docker import - lab/echo:1 >/dev/null
+            docker run --rm --network host --ipc host --ulimit memlock=-1 lab/echo:1 /bin/echo from a container
+        """
+        done = lab.ssh(host, script)
+        assert done.stdout == "overlay2\nfrom a container\n", done
+
+
+def test_up_again_changes_nothing_and_is_quick(lab: Lab, fleet: Path) -> None:
+    boots = {row["name"]: row["boots"] for row in operate.status(lab.layout)}
     started = time.monotonic()
-    lab.up()
+    lab.up(str(fleet))
     assert time.monotonic() - started < 20
-    assert {row["name"]: row["boots"] for row in lifecycle.status(lab.layout)} == boots
+    assert {row["name"]: row["boots"] for row in operate.status(lab.layout)} == boots
 
 
-@pytest.mark.slow
-def test_a_second_lab_crashes_is_put_right_and_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "lab", 249)
-    layout.root.mkdir()
-    # the base is only read: share it, do not build it again
-    shutil.copytree(lab.layout.cache, layout.cache, copy_function=os.link, symlinks=True)
-    fleet = tmp_path / "one.yaml"
-    fleet.write_text("release: 2026.11-lts\nhosts: {alone: {profile: l4-1, suite: trixie}}\n")
-    second = Lab(layout)
-    try:
-        second.up(str(fleet))
-        assert second.ssh("alone", "touch /root/kept; hostname").stdout == "alone\n"
-        assert lab.state(lab.hosts[0]) == "up", "the first lab stands beside it"
-        state = read_json(layout.host("alone") / "state.json")
-        for name in ("supervisor", "nspawn"):
-            os.kill(state[name]["pid"], 9)
-        os.kill(read_json(layout.root / "service.json")["pid"], 9)
-        subprocess.run(["ip", "netns", "delete", layout.namespace], check=True)
-        second.up(str(fleet))
-        assert second.ssh("alone", "ls /root/kept && apt-get update").returncode == 0
-        os.kill(read_json(layout.host("alone") / "state.json")["supervisor"]["pid"], 9)
-    finally:
-        second.down()
-    assert not layout.root.exists()
+def test_another_fleet_or_directory_of_the_same_number_is_refused(lab: Lab, tmp_path: Path) -> None:
+    with pytest.raises(MetalserveError, match="another fleet is up"):
+        lab.up("default")
+    intruder = Lab(Layout(tmp_path / "other", lab.layout.lab_id))
+    with pytest.raises(MetalserveError, match="another lab with number"):
+        intruder.up()
+    assert all(lab.state(host) == "up" for host in lab.hosts)
+
+
+def test_a_crashed_lab_is_put_right_by_the_next_up(lab: Lab, fleet: Path) -> None:
+    first, second = lab.hosts
+    for host in lab.hosts:
+        lab.ssh(host, "touch /root/kept && sync")
+    kill(lab, first, "supervisor")
+    kill(lab, second, "supervisor", "nspawn")
+    os.kill(read_json(lab.layout.root / "service.json")["pid"], signal.SIGKILL)
+    subprocess.run(["ip", "netns", "delete", lab.layout.namespace], check=True)
+    lab.up(str(fleet))
+    for host in lab.hosts:
+        done = lab.ssh(host, "ls /root/kept && apt-get update && systemctl is-system-running")
+        assert done.returncode == 0, done
+
+
+def test_down_leaves_nothing_of_a_crashed_lab_and_touches_nothing_else(lab: Lab) -> None:
+    kill(lab, lab.hosts[0], "supervisor")
+    other = lab.layout.root / "not-the-labs"
+    other.write_text("kept")
+    layout = lab.layout
+    lab.down()
+    assert [path.name for path in layout.root.iterdir()] == ["not-the-labs"]
+    other.unlink()
+    layout.root.rmdir()
     assert not layout.namespace_path.exists()
     assert mounts_below(layout.root) == []
     assert str(layout.root) not in subprocess.run(["losetup", "-a"], capture_output=True, text=True, check=True).stdout
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(layout.root) not in processes
+    assert f"{layout.root}/" not in processes
     assert not Path("/sys/class/net", layout.controller_link).exists()
+    assert not layout.lock.exists()
+    assert not layout.owner_file.exists()
+
+
+def kill(lab: Lab, host: str, *names: str) -> None:
+    state = read_json(lab.layout.host(host) / "state.json")
+    for name in names:
+        os.kill(state[name]["pid"], signal.SIGKILL)
