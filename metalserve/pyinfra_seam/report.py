@@ -42,6 +42,8 @@ class HostReport:
         proofs: name -> one line that a role proved ("completion" -> the text that the engine answered).
         findings: everything that the checks said, good and bad, when a run was asked for just that (deploys/verify.py).
         sessions: SSH sessions that metalserve opened on this host.
+        hardware: what was seen of the hardware (`metalserve.hardware.export`), when a run was asked to prove it.
+        measurements: what was measured on it (`metalserve.verify.measurement`), likewise.
     """
 
     name: str
@@ -55,6 +57,8 @@ class HostReport:
     connected: bool = True
     sessions: int = 0
     simulated: bool = False
+    hardware: dict[str, Any] = field(default_factory=dict)
+    measurements: dict[str, Any] = field(default_factory=dict)
 
     def status(self, *, executed: bool, complete: bool) -> Status:
         """Return the host's outcome in two words at most.

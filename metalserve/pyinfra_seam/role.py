@@ -21,6 +21,7 @@ from metalserve.desired.diff import Change, difference
 from metalserve.desired.model import Desired, NotYetKnown, Reboot, Watch
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
+from metalserve.hardware.export import hardware_dict
 from metalserve.pyinfra_seam.hostrun import HostRun, current
 from metalserve.pyinfra_seam.reboot import reboot_and_wait
 from metalserve.releases import Release
@@ -233,6 +234,8 @@ def judge() -> None:
     run = current()
     if run.failed:
         return
+    if run.node is not None:
+        run.report.hardware = hardware_dict(run.node.hardware)
     bad = [f for f in run.noted if f.failing]
     run.report.warnings += [str(f) for f in run.noted if f.status == "warn"]
     if bad:
