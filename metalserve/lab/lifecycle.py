@@ -56,7 +56,10 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
         if not layout.fleet_file.exists():
             _prune(layout)
         with step("network and file service"):
-            network.up(layout)
+            if network.up(layout):
+                service.stop(layout)
+                for host in running:
+                    hosts.cut_power(layout, host.name)
             service.start(layout)
         with step("NVIDIA's repository (simulated)"):
             nvidia = parts.nvidia_repository(layout, key)

@@ -15,10 +15,16 @@ BRIDGE = "br0"
 CONTROLLER_PORT = "controller"
 
 
-def up(layout: Layout) -> None:
-    """Make namespace, bridge and the controller's link, as far as they are missing."""
+def up(layout: Layout) -> bool:
+    """Make namespace, bridge and the controller's link, as far as they are missing.
+
+    Returns:
+        Whether the namespace is a new one: what still runs in a lost one (it lives on without a name) cannot be
+        reached any more, the file service and hosts must be started anew.
+    """
     space = layout.namespace
-    if not layout.namespace_path.exists():
+    fresh = not layout.namespace_path.exists()
+    if fresh:
         run(["ip", "netns", "add", space])
     inside = ["ip", "-n", space]
     if not _has_link([*inside, "link", "show", BRIDGE]):
@@ -26,12 +32,14 @@ def up(layout: Layout) -> None:
         run([*inside, "address", "add", f"{layout.service_address}/24", "dev", BRIDGE])
         run([*inside, "link", "set", "lo", "up"])
         run([*inside, "link", "set", BRIDGE, "up"])
-    if not _has_link(["ip", "link", "show", layout.controller_link]):
+    if not _has_link([*inside, "link", "show", CONTROLLER_PORT]):
+        run(["ip", "link", "delete", layout.controller_link], check=False)  # its other end is in a lost namespace
         peer = ["peer", "name", CONTROLLER_PORT, "netns", space]
         run(["ip", "link", "add", layout.controller_link, "type", "veth", *peer])
         run([*inside, "link", "set", CONTROLLER_PORT, "master", BRIDGE, "up"])
         run(["ip", "address", "add", f"{layout.controller_address}/24", "dev", layout.controller_link])
         run(["ip", "link", "set", layout.controller_link, "up"])
+    return fresh
 
 
 def down(layout: Layout) -> None:
