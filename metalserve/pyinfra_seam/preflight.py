@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 import click
-from pyinfra.api.state import BaseStateCallback
+from pyinfra.api.state import BaseStateCallback, StateStage
 from rich.console import Console
 
 from metalserve.errors import MetalserveError
@@ -55,6 +55,8 @@ class _ConnectErrors(BaseStateCallback):
 
     @staticmethod
     def host_connect_error(state: Any, host: Any, error: Any) -> None:
+        if state.current_stage == StateStage.Execute:
+            return  # a host that reboots is asked again and again: who asks says when it has been too long
         RUN_REPORT.host(host.name).failure = Failure(
             "connect", "ssh", str(error), remedy="see that the host is up, its address, its key and your key"
         )

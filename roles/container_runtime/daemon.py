@@ -71,7 +71,9 @@ def merge(current: dict[str, Any], ours: dict[str, Any], *, at: str = "") -> dic
     merged = dict(current)
     for key, value in ours.items():
         if isinstance(value, dict):
-            before = current.get(key, {})
+            before = current.get(key)
+            if before is None:  # dockerd reads null as not set
+                before = {}
             if not isinstance(before, dict):
                 raise MetalserveError(
                     f"{at}{key} is not an object", where=DAEMON_JSON, remedy="mend the file by hand, then run again"
@@ -83,6 +85,8 @@ def merge(current: dict[str, Any], ours: dict[str, Any], *, at: str = "") -> dic
 
 
 def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
     if not isinstance(value, list):
         raise MetalserveError("exec-opts is not a list", where=DAEMON_JSON, remedy="mend the file by hand")
     return value

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from metalserve.desired.observed import Observation
+
+ANSWERS_SECTION: Final = "engine-answers"
+"""Section of an observation that holds what the probe printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +109,8 @@ def _object(text: str) -> dict[str, Any]:
 def _names(models: dict[str, Any]) -> tuple[str, ...]:
     data = models.get("data")
     return tuple(str(m.get("id")) for m in data if isinstance(m, dict)) if isinstance(data, list) else ()
+
+
+def answers(observed: Observation) -> dict[int, Answer]:
+    """Return what each engine answered to the observation's probe, by port."""
+    return parse_answers(observed.text(ANSWERS_SECTION))

@@ -164,6 +164,12 @@ def test_a_broken_daemon_json_is_told_and_left_alone(text: str, words: str) -> N
     assert error.value.where == DAEMON_JSON and error.value.remedy
 
 
+def test_null_counts_as_not_set() -> None:
+    current = {"log-opts": None, "exec-opts": None, "features": None}
+    ours = wanted(current, ContainerSettings(), "cdi")
+    assert merge(current, ours)["features"] == {"cdi": True}
+
+
 def test_docker_too_old_for_the_release_is_refused() -> None:
     with pytest.raises(MetalserveError, match=r"Docker 19\.3\.15 is older than 20\.10\.10"):
         role.configure(host({"docker.io": "19.03.15-1", **TOOLKIT}))
@@ -179,8 +185,13 @@ JSON = st.recursive(
 @given(current=st.dictionaries(st.text(max_size=8), JSON, max_size=5), cdi=st.booleans())
 def test_merging_loses_nothing_and_settles_at_once(current: dict[str, Any], cdi: bool) -> None:
     settings = ContainerSettings()
-    ours = wanted(current, settings, "cdi" if cdi else "runtime")
-    merged = merge(parse(json.dumps(current)), ours)
+    try:
+        ours = wanted(current, settings, "cdi" if cdi else "runtime")
+        merged = merge(parse(json.dumps(current)), ours)
+    except MetalserveError as error:  # hypothesis knows the names of our keys and gives them values of other types
+        key = error.what.split()[0].split(".")[0]
+        assert current[key] is not None and error.where == DAEMON_JSON
+        return
     assert all(merged[k] == v for k, v in current.items() if k not in ours)
     assert merge(merged, wanted(merged, settings, "cdi" if cdi else "runtime")) == merged
 
