@@ -1,9 +1,11 @@
 #!/bin/sh
-# May this engine start? Driver, GPUs, fabric, weights, free GPU memory; if not: why, and no start.
+# May this engine start? Driver, GPUs, fabric, CDI devices, weights, free GPU memory; if not: why, and no start.
 # Written by metalserve (roles/vllm). A refusal is one line that says what to do; systemd tries again later, a few times.
 #
 #   MS_GPUS      UUIDs of the engine's GPUs, commas between
 #   MS_FABRIC    1 where the GPUs reach each other only through fabric manager
+#   MS_DEVICES   indexes of the engine's GPUs, commas between, where Docker gets them by CDI
+#   MS_SPEC      the CDI specification; made anew when it does not name them
 #   MS_WEIGHTS   1 to have the published weights compared with what was hashed (MS_STORE, MS_REVISION, MS_LIST are set then)
 #   MS_MEMORY    0 skips the look at other processes on the GPUs
 #   MS_PATIENCE  seconds to wait for a fabric that comes up, or for memory that is being freed
@@ -51,6 +53,29 @@ fabric() {
   done
 }
 
+named() {
+  for index in $(printf '%s' "$MS_DEVICES" | tr , ' '); do
+    grep -qE "^ *(- )?name: *[\"']?$index[\"']? *$" "$MS_SPEC" 2>/dev/null || return 1
+  done
+}
+
+# The specification lies in memory. The toolkit's own unit makes it at boot, once; when that went wrong no engine would
+# start until somebody came.
+devices() {
+  [ -n "${MS_DEVICES:-}" ] || return 0
+  named && return 0
+  run=${MS_RUN:-/run/metalserve}
+  mkdir -p "$run" "$(dirname "$MS_SPEC")" && exec 8>>"$run/cdi" && flock -w 120 8 ||
+    refuse "$run/cdi cannot be locked -> see what it says above"
+  if ! named; then
+    said=$(timeout -k 5 120 nvidia-ctk cdi generate --output="$run/nvidia.yaml" 2>&1) && mv -f "$run/nvidia.yaml" "$MS_SPEC" ||
+      refuse "nvidia-ctk could not write the CDI specification ($(printf '%s\n' "$said" | tail -n 1)) -> run roles.container_runtime"
+    printf 'metalserve: the CDI specification did not name GPU %s: made anew\n' "$MS_DEVICES"
+  fi
+  exec 8>&-
+  named || refuse "the CDI specification does not name GPU $MS_DEVICES -> run roles.container_runtime"
+}
+
 weights() {
   [ "${MS_WEIGHTS:-0}" = 1 ] || return 0
   said=$("$LIBRARY/stage-weights" --check 2>&1) || refuse "$said"
@@ -75,5 +100,6 @@ memory() {
 
 driver
 fabric
+devices
 weights
 memory

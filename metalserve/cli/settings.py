@@ -32,10 +32,14 @@ class Row(typing.NamedTuple):
 
 @click.group("settings", invoke_without_command=True)
 @click.option("--json-schema", is_flag=True, help="Print the JSON Schema instead of the table.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown (it stands in README.md).")
 @click.pass_context
-def command(context: click.Context, json_schema: bool) -> None:
+def command(context: click.Context, json_schema: bool, as_markdown: bool) -> None:
     """Show every setting of a host: type, default, meaning and unit."""
     if context.invoked_subcommand is not None:
+        return
+    if as_markdown:
+        click.echo(markdown())
         return
     if json_schema:
         click.echo(json.dumps(HostSettings.model_json_schema(), indent=2))
@@ -85,6 +89,19 @@ def table(width: int) -> Table:
         style = "bold" if row.section else ""
         grid.add_row(Text(row.key, style), Text(row.type, "dim"), Text(row.default), Text(row.meaning))
     return grid
+
+
+def markdown() -> str:
+    """Return all settings as a Markdown table, each with its whole key."""
+    lines = ["| setting | type | default | meaning and unit |", "|---|---|---|---|"]
+    path: list[str] = []
+    for row in rows(HostSettings):
+        name = row.key.strip()
+        path = [*path[: (len(row.key) - len(name)) // 2], name]
+        default = f"`{row.default}`" if row.default and row.default != "required" else row.default
+        cells = (f"`{'.'.join(path)}`", row.type, default, row.meaning.replace("|", "\\|"))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def rows(schema: type[Section]) -> Iterator[Row]:

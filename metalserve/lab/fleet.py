@@ -119,6 +119,6 @@ def running_fleet(layout: Layout) -> RunningFleet:
     value = read_json(layout.fleet_file)
     if value is None:
         raise MetalserveError(
-            "the lab is not up", where=str(layout.root), remedy="start it: sudo ./run lab up (metalserve lab up)"
+            "the lab is not up", where=str(layout.root), remedy="start it: ./run demo, or as root: metalserve lab up"
         )
     return RunningFleet.model_validate(value)

@@ -171,9 +171,15 @@ class RunReport:
             )
         if table.row_count or not hosts:
             console.print(table)
-        if len(hosts) > len(shown[:_ROWS]):
+        if hosts:
             counts = Counter(self.status(h) for h in hosts)
-            console.print(Text(f"{len(hosts)} hosts: {', '.join(f'{n} {status}' for status, n in counts.items())}"))
+            quiet = set(counts) == {"unchanged"}
+            said = "nothing changed" if quiet else ", ".join(f"{n} {status}" for status, n in counts.items())
+            console.print(
+                Text(
+                    f"{len(hosts)} host{'s' if len(hosts) > 1 else ''}: {said}", style="bold green" if quiet else "bold"
+                )
+            )
         warned: dict[str, list[str]] = {}
         for host in hosts:
             for warning in dict.fromkeys(host.warnings):

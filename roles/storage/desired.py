@@ -14,9 +14,11 @@ from metalserve.desired.observed import Observation
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
-from metalserve.verify.finding import Finding
+from metalserve.verify.finding import Finding, Status
 from roles.storage.drives import LABEL, PROBE, Drive, choose, parse_drives
 
+NEARLY_FULL = 0.01
+"""Part of the file system below which it is called nearly full (guessed: XFS slows down near its end)."""
 TOOLS = {"xfs": "xfsprogs", "ext4": "e2fsprogs"}
 OPTIONS = {
     "xfs": "noatime,logbsize=256k",
@@ -193,13 +195,21 @@ def _space_finding(node: Node) -> Finding:
     storage = node.settings.storage
     found = space(node.observed)
     free_gib = found[1] / 2**30 if found is not None else 0.0
-    enough = free_gib >= storage.min_free_gib
+    status: Status = "ok"
+    if found is None:
+        status = "unknown"
+    elif free_gib < storage.min_free_gib:
+        status = "fail"
+    elif found[1] < found[0] * NEARLY_FULL:
+        status = "warn"
     return Finding(
         check="free space",
-        status="unknown" if found is None else "ok" if enough else "fail",
+        status=status,
         subject=storage.mount,
-        expected=f"at least {storage.min_free_gib:g} GiB",
-        observed=f"{free_gib:.1f} GiB" if found is not None else "df could not tell",
+        expected=f"at least {storage.min_free_gib:g} GiB"
+        if storage.min_free_gib
+        else f"at least {NEARLY_FULL:.0%} of it free",
+        observed=f"{free_gib:.1f} of {found[0] / 2**30:.1f} GiB free" if found is not None else "df could not tell",
         impact="staging the next model will fail",
         remedy="remove models that are no longer served, or lower storage.min_free_gib",
         source="df",

@@ -58,11 +58,13 @@ def revive(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:
 
 
 def _ask_again(unit: EngineUnit) -> str:
-    # Once more, so that one lost answer does not cost a restart of minutes.
+    # Once more, so that one lost answer does not cost a restart of minutes. What is stuck finishes no request: it is
+    # killed, since a stop would wait for its running requests first.
     name = container_name(unit.replica)
     return (
         f'if ! {PROBE} --once {unit.port}; then stuck="${{stuck:-}} {name}.service"; '
-        f"docker logs --tail 10 {name} 2>&1 || :; fi"
+        f"docker logs --tail 10 {name} 2>&1 || :; "
+        f"docker unpause {name} >/dev/null 2>&1 || :; docker kill {name} >/dev/null 2>&1 || :; fi"
     )
 
 

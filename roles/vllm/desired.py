@@ -14,7 +14,7 @@ from metalserve.secrets import resolve
 from metalserve.settings import EngineSettings, HostSettings, ModelSettings
 from metalserve.verify.finding import Finding
 from metalserve.weights.store import place_of
-from roles.container_runtime.desired import access
+from roles.container_runtime.desired import CDI_SPEC, access
 from roles.storage.desired import unit_name as mount_unit_name
 from roles.vllm import image
 from roles.vllm.actions import begin, removals, revive
@@ -138,7 +138,8 @@ def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int
     place = place_of(settings.storage.mount, model)
     gpus = plan.gpus_per_replica[replica]
     uuids = [gpu.uuid or "" for index in gpus if (gpu := node.hardware.gpu(index)) is not None]
-    if access(node) == "cdi":
+    by_cdi = access(node) == "cdi"
+    if by_cdi:
         gpu_options = [f"--device nvidia.com/gpu={index}" for index in gpus]
     else:
         gpu_options = ["--runtime nvidia", f"--env NVIDIA_VISIBLE_DEVICES={','.join(uuids)}"]
@@ -158,6 +159,7 @@ def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int
         port=plan.ports[replica],
         gate={
             "MS_GPUS": ",".join(uuids),
+            **({"MS_DEVICES": ",".join(map(str, gpus)), "MS_SPEC": CDI_SPEC} if by_cdi else {}),
             "MS_FABRIC": "1" if node.hardware.needs_fabric_manager and len(gpus) > 0 else "0",
             "MS_WEIGHTS": "1",
             "MS_STORE": place.store,

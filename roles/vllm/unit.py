@@ -102,6 +102,8 @@ class EngineUnit:
             "ExecStart=" + " \\\n    ".join([f"{DOCKER} run", *self._run(name, stop)]),
             # Ready is a token, not an open port: /health is 200 while no token comes out.
             f"ExecStartPost={PROBE} --wait {self.start_timeout_s} {self.port}",
+            # A frozen container hears no signal: a reboot would wait for it until every timeout has passed.
+            f"ExecStop=-{DOCKER} unpause {name}",
             f"ExecStop=-{DOCKER} stop -t {stop} {name}",
             f"ExecStopPost=-{DOCKER} rm --force {name}",
             # vLLM ends with status 0 when its engine core dies, so only `always` brings it back.

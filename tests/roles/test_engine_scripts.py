@@ -120,6 +120,33 @@ def test_a_gpu_is_gone(machine: Machine) -> None:
     assert f"GPU {UUIDS[1]} is not there, nvidia-smi lists 2" in refusal(machine.run())
 
 
+CTK = """#!/bin/sh
+echo "$*" >>{root}/ctk-calls
+[ ! -e {root}/ctk-fails ] || {{ echo 'ERRO: no devices'; exit 1; }}
+printf 'devices:\n- name: "0"\n- name: "10"\n' >"${{3#--output=}}"
+"""
+
+
+def test_a_cdi_specification_that_was_not_made_at_boot_is_made_now(machine: Machine) -> None:
+    bin_ = machine.root / "bin"
+    bin_.mkdir()
+    tool = bin_ / "nvidia-ctk"
+    tool.write_text(CTK.format(root=machine.root))
+    tool.chmod(0o755)
+    spec = machine.root / "cdi" / "nvidia.yaml"
+    environment = {"MS_SPEC": str(spec), "MS_RUN": str(machine.root / "ms"), "MS_DEVICES": "0"}
+    done = machine.run(**environment)
+    assert done.returncode == 0, done.stderr
+    assert "made anew" in done.stdout and 'name: "0"' in spec.read_text()
+    assert machine.run(**environment).stdout == ""
+    assert len((machine.root / "ctk-calls").read_text().splitlines()) == 1
+    # 1 is not 10; one that cannot be made is left as it was
+    assert "does not name GPU 0,1 " in refusal(machine.run(**{**environment, "MS_DEVICES": "0,1"}))
+    (machine.root / "ctk-fails").touch()
+    assert "no devices" in refusal(machine.run(**{**environment, "MS_DEVICES": "3"}))
+    assert 'name: "10"' in spec.read_text()
+
+
 def test_the_fabric_of_its_own_gpus_counts(machine: Machine) -> None:
     machine.fabric("In Progress", "N/A", which=1)
     assert f"GPU {UUIDS[1]} In Progress/N/A" in refusal(machine.run(MS_FABRIC="1"))

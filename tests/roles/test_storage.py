@@ -224,6 +224,14 @@ def test_the_proof_sees_what_is_wrong(mount: str, df: str, failing: str) -> None
     assert failing in [f.check for f in role.check(node) if f.failing]
 
 
+def test_a_file_system_that_is_nearly_full_is_a_warning() -> None:
+    for free, status in ((9 * 10**9, "warn"), (11 * 10**9, "ok")):
+        node = host(mount=findmnt(), df=DF.format(free) + "writable", nvme0n1=OURS)
+        space = next(f for f in role.check(node) if f.check == "free space")
+        assert space.status == status
+        assert space.observed.endswith("of 931.3 GiB free")
+
+
 @pytest.mark.parametrize("path", ["/srv/models", "/srv/my-models", "/data/a.b_c", "/srv/modèles", "/x/y:z@1"])
 def test_the_units_name_is_systemds(path: str) -> None:
     if shutil.which("systemd-escape") is None:
