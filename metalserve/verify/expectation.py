@@ -82,12 +82,22 @@ def _joined(hardware: NodeHardware, expect: ExpectSettings, spec: GpuSpec | None
     if spec.fabric in ("nvlink5", "imex"):
         return "nvswitch", row
     if spec.fabric == "nvswitch":
+        if hardware.guest and hardware.nvswitch_count == 0:
+            return _in_a_guest(hardware, spec, row)
         if hardware.nvswitch_count == 0 and size == 4 and spec.nvlink and spec.nvlink.direct_classes:
             return "direct", f"{row}: board of 4 GPUs without NVSwitch"
         return "nvswitch", row
     if spec.fabric == "none":
         return "pcie", row
     return "maybe-bridge", f"{row}; the inventory does not say whether they are bridged"
+
+
+def _in_a_guest(hardware: NodeHardware, spec: GpuSpec, row: str) -> tuple[Joined, str]:
+    """The switches stay with the machine beneath, so the links themselves say which board the GPUs are from."""
+    direct = spec.nvlink.direct_classes if spec.nvlink else ()
+    if direct and hardware.links and all(kind in direct for kind in hardware.links.values()):
+        return "direct", f"{row}: virtual machine with GPUs of a board without NVSwitch"
+    return "nvswitch", f"{row}: virtual machine, the NVSwitches belong to the machine beneath"
 
 
 def _pair_classes(joined: Joined, spec: GpuSpec | None, size: int) -> tuple[str, ...]:

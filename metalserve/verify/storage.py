@@ -1,9 +1,10 @@
-"""Checks of NVMe drives: how many, and whether their PCIe links are what the drives can do."""
+"""Checks of storage: how many NVMe drives, whether their PCIe links are what the drives can do, and their health."""
 
 from __future__ import annotations
 
 from metalserve.hardware.node import NodeHardware, NvmeDrive, PcieLink
 from metalserve.settings import ExpectSettings
+from metalserve.verify.drives import check_drives
 from metalserve.verify.finding import Finding
 
 PCIE = "link capability against link status, as `lspci -vv` prints them (PCI Express base specification)"
@@ -11,7 +12,7 @@ _REMEDY = "reseat drive and cable, check the slot's speed setting in the firmwar
 
 
 def check_storage(hardware: NodeHardware, expect: ExpectSettings) -> list[Finding]:
-    """Check count and links of the NVMe drives."""
+    """Check count, links and health of the NVMe drives, and RAID arrays."""
     findings = []
     if expect.nvme_count is not None:
         findings.append(_count(hardware, expect.nvme_count))
@@ -23,7 +24,7 @@ def check_storage(hardware: NodeHardware, expect: ExpectSettings) -> list[Findin
     for link in hardware.nvme_links:
         drive = by_address.get(link.address)
         findings.append(_link(link, drive, fastest[_model(drive)]))
-    return findings
+    return findings + check_drives(hardware)
 
 
 def _model(drive: NvmeDrive | None) -> str | None:
@@ -63,6 +64,7 @@ def _link(link: PcieLink, drive: NvmeDrive | None, fastest: int) -> Finding:
     subject = f"{drive.device} ({link.address})" if drive else f"NVMe {link.address}"
     expected = f"Gen{link.gen_max} x{link.width_max}"
     observed = f"Gen{link.gen_current} x{link.width_current}"
+    evidence = f"{link.address}: speed and width now {observed}, at most {expected}"
     if None in (link.gen_current, link.gen_max, link.width_current, link.width_max):
         return Finding(
             "nvme-link", "unknown", subject, expected, observed, "its speed is not known", "read `lspci -vv`", PCIE
@@ -70,7 +72,7 @@ def _link(link: PcieLink, drive: NvmeDrive | None, fastest: int) -> Finding:
     gen, top = link.gen_current or 0, link.gen_max or 0
     narrow = (link.width_current or 0) < (link.width_max or 0)
     if gen >= top and not narrow:
-        return Finding("nvme-link", "ok", subject, expected, observed, source=PCIE)
+        return Finding("nvme-link", "ok", subject, expected, observed, source=PCIE, evidence=evidence)
     # One generation below is what a drive newer than its slot shows; two, or peers that do better, are a fault.
     fault = narrow or top - gen > 1 or gen < fastest
     share = (2.0 ** (gen - top)) * ((link.width_current or 0) / (link.width_max or 1))
@@ -83,4 +85,5 @@ def _link(link: PcieLink, drive: NvmeDrive | None, fastest: int) -> Finding:
         f"models load at about {share:.0%} of the drive's speed",
         _REMEDY if fault else "no fault when the slot is older than the drive; else reseat it",
         PCIE,
+        evidence,
     )

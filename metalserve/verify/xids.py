@@ -65,6 +65,7 @@ def _judge(events: list[XidEvent], hardware: NodeHardware, catalogue: XidCatalog
         "" if status == "ok" else _impact(status),
         "" if status == "ok" else remedy,
         source,
+        event.message,
     )
 
 
