@@ -40,6 +40,8 @@ def gpu_details(block: Node) -> GpuDetails:
         banks_max=integer(banks.text("Max")),
         banks_low=integer(banks.text("Low")),
         banks_none=integer(banks.text("None")),
+        retired_pages=integer(block.text("Retired Pages", "Double Bit ECC")),
+        retirement_pending=flag(block.text("Retired Pages", "Pending Page Blacklist")),
         margin_c=number(heat.text("GPU T.Limit Temp")),
         memory_temperature_c=number(heat.text("Memory Current Temp")),
         max_operating_c=number(heat.text("GPU Max Operating Temp")),

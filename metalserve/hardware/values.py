@@ -117,6 +117,8 @@ class GpuDetails:
         banks_max: memory banks with all spare rows left.
         banks_low: memory banks with few spare rows left.
         banks_none: memory banks with no spare row left.
+        retired_pages: memory pages taken out of use after uncorrectable errors (GPUs before Ampere).
+        retirement_pending: a page waits to be taken out of use by a reset (GPUs before Ampere).
         margin_c: T.Limit, degrees C to the highest operating temperature.
         memory_temperature_c: temperature of the memory.
         max_operating_c: highest operating temperature, on GPUs that print it.
@@ -145,6 +147,8 @@ class GpuDetails:
     banks_max: int | None = None
     banks_low: int | None = None
     banks_none: int | None = None
+    retired_pages: int | None = None
+    retirement_pending: bool | None = None
     margin_c: float | None = None
     memory_temperature_c: float | None = None
     max_operating_c: float | None = None

@@ -10,7 +10,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "fabric": ("nvswitch", "fabric-state"),
     "nvlink": ("pair-links", "nvlink-count"),
     "pcie": ("pcie-width", "pcie-generation", "pcie-path", "pcie-replays"),
-    "memory": ("memory", "memory-remap", "memory-banks", "memory-repair", "ecc", "ecc-mode"),
+    "memory": ("memory", "memory-remap", "memory-banks", "memory-pages", "memory-repair", "ecc", "ecc-mode"),
     "thermals": ("temperature", "power-limit"),
     "clocks": ("slowdown", "clock-limit"),
     "numa": ("numa", "iommu", "acs"),

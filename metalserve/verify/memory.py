@@ -23,7 +23,7 @@ def check_memory(hardware: NodeHardware, catalogue: GpuCatalogue) -> list[Findin
     for gpu in hardware.gpus:
         spec = spec_of(gpu, catalogue)
         findings += [*_size(gpu, spec), *_remaps(gpu, unread), *_ecc(gpu)]
-        findings += [*_ecc_mode(gpu, spec, some_ecc), *_banks(gpu), *_repairs(gpu)]
+        findings += [*_ecc_mode(gpu, spec, some_ecc), *_banks(gpu), *_pages(gpu), *_repairs(gpu)]
     return findings
 
 
@@ -170,6 +170,27 @@ def _banks(gpu: Gpu) -> Iterator[Finding]:
     else:
         observed = f"{details.banks_max} bank(s) have all of theirs"
         yield Finding("memory-banks", "ok", subject(gpu), wanted, observed, source=MEMORY_GUIDE, evidence=evidence)
+
+
+def _pages(gpu: Gpu) -> Iterator[Finding]:
+    pages = gpu.details.retired_pages if gpu.details else None
+    pending = gpu.details.retirement_pending if gpu.details else None
+    if pages is None:
+        return  # Ampere and later remap rows instead
+    limit = threshold("retired-pages")
+    full = pages >= limit.value
+    yield Finding(
+        "memory-pages",
+        "fail" if full else "warn" if pending else "ok",
+        subject(gpu),
+        f"under {limit.value:.0f} retired pages, none pending",
+        f"{pages} retired" + (", more pending" if pending else ""),
+        "memory errors will kill programs" if full else "a bad page stays in use until a reset" if pending else "",
+        _FIELD_DIAGNOSTIC if full else "reset the GPU or reboot at a convenient time" if pending else "",
+        MEMORY_GUIDE,
+        f"Retired Pages / Double Bit ECC : {pages}, Pending Page Blacklist : {pending}",
+        limit,
+    )
 
 
 def _repairs(gpu: Gpu) -> Iterator[Finding]:

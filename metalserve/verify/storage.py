@@ -5,6 +5,7 @@ from __future__ import annotations
 from metalserve.hardware.node import NodeHardware, NvmeDrive, PcieLink
 from metalserve.settings import ExpectSettings
 from metalserve.verify.drives import check_drives
+from metalserve.verify.expectation import links_expected
 from metalserve.verify.finding import Finding
 
 PCIE = "link capability against link status, as `lspci -vv` prints them (PCI Express base specification)"
@@ -16,6 +17,7 @@ def check_storage(hardware: NodeHardware, expect: ExpectSettings) -> list[Findin
     findings = []
     if expect.nvme_count is not None:
         findings.append(_count(hardware, expect.nvme_count))
+    ends = links_expected(hardware)
     by_address = {d.pci: d for d in hardware.nvme if d.pci}
     fastest: dict[str | None, int] = {}
     for link in hardware.nvme_links:
@@ -23,7 +25,7 @@ def check_storage(hardware: NodeHardware, expect: ExpectSettings) -> list[Findin
         fastest[model] = max(fastest.get(model, 0), link.gen_current or 0)
     for link in hardware.nvme_links:
         drive = by_address.get(link.address)
-        findings.append(_link(link, drive, fastest[_model(drive)]))
+        findings.append(_link(link, drive, fastest[_model(drive)], ends.get(link.address, (None, None))))
     return findings + check_drives(hardware)
 
 
@@ -60,7 +62,7 @@ def _count(hardware: NodeHardware, wanted: int) -> Finding:
     )
 
 
-def _link(link: PcieLink, drive: NvmeDrive | None, fastest: int) -> Finding:
+def _link(link: PcieLink, drive: NvmeDrive | None, fastest: int, ends: tuple[int | None, int | None]) -> Finding:
     subject = f"{drive.device} ({link.address})" if drive else f"NVMe {link.address}"
     expected = f"Gen{link.gen_max} x{link.width_max}"
     observed = f"Gen{link.gen_current} x{link.width_current}"
@@ -73,8 +75,14 @@ def _link(link: PcieLink, drive: NvmeDrive | None, fastest: int) -> Finding:
     narrow = (link.width_current or 0) < (link.width_max or 0)
     if gen >= top and not narrow:
         return Finding("nvme-link", "ok", subject, expected, observed, source=PCIE, evidence=evidence)
-    # One generation below is what a drive newer than its slot shows; two, or peers that do better, are a fault.
-    fault = narrow or top - gen > 1 or gen < fastest
+    able, lanes = ends
+    if able is not None and lanes is not None:
+        # The slot's own ability is known: what both ends can do is expected, and less is a fault.
+        fault = gen < able or (link.width_current or 0) < lanes or gen < fastest
+        evidence += f"; drive and slot together can do Gen{able} x{lanes}"
+    else:
+        # One generation below is what a drive newer than its slot shows; two, or peers that do better, are a fault.
+        fault = narrow or top - gen > 1 or gen < fastest
     share = (2.0 ** (gen - top)) * ((link.width_current or 0) / (link.width_max or 1))
     return Finding(
         "nvme-link",

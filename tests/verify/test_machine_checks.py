@@ -14,6 +14,7 @@ from metalserve.hardware.parsers.pcie_tree import parse_pcie_tree
 from metalserve.hardware.values import GpuDetails, PcieLink
 from metalserve.settings import ExpectSettings
 from metalserve.verify.drives import check_drives
+from metalserve.verify.expectation import expectation
 from metalserve.verify.finding import Finding
 from metalserve.verify.health import check_gpus
 from metalserve.verify.host import check_host
@@ -21,6 +22,7 @@ from metalserve.verify.network import check_network
 from metalserve.verify.numa import check_numa
 from metalserve.verify.paths import by_address, path
 from metalserve.verify.pcie import check_pcie
+from metalserve.verify.storage import check_storage
 from metalserve.verify.topology import check_node
 
 GPU = Gpu(
@@ -138,6 +140,10 @@ def test_a_tree_that_could_not_be_read_is_inconclusive() -> None:
         ("memory-banks", {"banks_max": 2559, "banks_none": 1}, "warn"),
         ("memory-banks", {"banks_none": 0, "banks_low": 2}, "warn"),
         ("memory-banks", {"banks_none": None}, None),
+        ("memory-pages", {"retired_pages": 5, "retirement_pending": False}, "ok"),
+        ("memory-pages", {"retired_pages": 5, "retirement_pending": True}, "warn"),
+        ("memory-pages", {"retired_pages": 61, "retirement_pending": True}, "fail"),
+        ("memory-pages", {}, None),
         ("memory-repair", {"unrepairable_memory": False}, "ok"),
         ("memory-repair", {"unrepairable_memory": True}, "fail"),
         ("memory-repair", {"channel_repair_pending": True}, "warn"),
@@ -341,6 +347,34 @@ def test_bridges_above_a_drive(width: int, status: str) -> None:
     findings = check_drives(NodeHardware(pcie_tree=tree))
     assert states(findings, "nvme-path") == [status]
     complete(findings)
+
+
+@pytest.mark.parametrize(
+    ("drive", "slot", "status"),
+    [
+        ({"gen_current": 5}, 5, "ok"),
+        ({"gen_current": 4}, 4, "warn"),  # the slot is older than the drive
+        ({"gen_current": 4}, 5, "fail"),  # both can do more
+        ({"gen_current": 5, "width_current": 8}, 5, "fail"),
+    ],
+)
+def test_the_link_of_a_drive_is_held_against_what_drive_and_slot_can_do(
+    drive: dict[str, Any], slot: int, status: str
+) -> None:
+    tree = switched(gpu={"kind": "nvme", **drive}, downstream={"gen_max": slot, **drive})
+    node = next(n for n in tree if n.kind == "nvme")
+    link = PcieLink(node.address, node.gen_current, 5, node.width_current, 16)
+    hardware = NodeHardware(pcie_tree=tree, nvme_links=(link,))
+    findings = check_storage(hardware, ExpectSettings())
+    assert states(findings, "nvme-link") == [status]
+    complete(findings)
+
+
+def test_what_is_expected_is_a_value_that_can_be_read() -> None:
+    hardware = NodeHardware(gpus=(GPU,), pcie_tree=switched(root_port={"gen_max": 4}))
+    expected = expectation(hardware, ExpectSettings(gpu="h100-sxm"), load_gpus())
+    assert (expected.memory_mib, expected.power_w, expected.pcie_gen, expected.pcie_width) == (81559, 700, 5, 16)
+    assert expected.pcie_links == {"0000:1b:00.0": (5, 16), "0000:1a:00.0": (5, 16), "0000:18:00.0": (4, 16)}
 
 
 # -- host ------------------------------------------------------------------------------------------------------------
