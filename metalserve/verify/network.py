@@ -89,7 +89,7 @@ def _paths(hardware: NodeHardware, ports: list[Nic]) -> Iterator[Finding]:
     nodes = by_address(hardware.pcie_tree)
     # Links that a card shares with a GPU are judged there, once.
     shared = {link.below.address for n in hardware.pcie_tree if n.kind == "gpu" for link in path(nodes, n.address)}
-    for nic in ports:
+    for nic in (nic for nic in ports if nic.state == "up"):  # a port without cable may put its link to sleep
         links = [link for link in path(nodes, nic.address) if link.below.address not in shared]
         bad = [link for link in links if link.narrow or link.slow]
         if not links:

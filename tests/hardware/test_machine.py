@@ -159,6 +159,20 @@ def test_names_come_from_lspci_or_nvidia_smi() -> None:
     assert hardware.pcie_tree[2].description == "NVIDIA Corporation AD102GL [L40S]"
 
 
+@pytest.mark.parametrize(("virtual", "bridges", "needed"), [("none", "", True), ("kvm", "", False), ("kvm", "b", True)])
+def test_fabric_manager_in_a_guest_only_with_the_board_s_bridges(virtual: str, bridges: str, needed: bool) -> None:
+    b200 = "0000:1b:00.0 3D controller [0302]: NVIDIA Corporation [B200] [10de:2901] (rev a1)\n"
+    vpd = "0000:05:00.0 Infiniband controller: ConnectX-7\n\t\t[V3] Vendor specific: SMDL=SW_MNG\n"
+    hardware = node_hardware(
+        {
+            "lspci": Section(b200),
+            "host-state": Section(f"kernel=6.8\nvirt={virtual}\n"),
+            "nvlink5-bridges": Section(vpd if bridges else ""),
+        }
+    )
+    assert hardware.needs_fabric_manager is needed
+
+
 def test_what_was_not_observed_is_unread_and_what_failed_is_told() -> None:
     assert {"pcie-tree", "host-state", "drive-health"} <= set(node_hardware({}).unread)
     hung = node_hardware({"pcie-tree": Section("", 124), "host-state": Section("sh: not found", 127)})
