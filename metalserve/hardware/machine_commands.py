@@ -59,12 +59,19 @@ printf 'clock=%s\n' "$clock"
 _DRIVE_HEALTH = r"""for d in /dev/nvme[0-9] /dev/nvme[0-9][0-9]; do [ -c "$d" ] || continue
 printf 'drive\t%s\n' "$d"; timeout 3 nvme smart-log -o json "$d"; printf '\n'; done; :"""
 
+# The journal may be large: what a search of three seconds does not find is left, and that is said.
+_XID_HISTORY = r"""command -v journalctl >/dev/null 2>&1 || { echo 'journalctl: not found'; exit 0; }
+found=$(timeout 3 journalctl -q --no-pager -o short-iso --since=-30d -g 'NVRM: Xid|SXid \(|fallen off the bus' \
+_TRANSPORT=kernel 2>/dev/null); [ $? = 124 ] && echo 'journalctl: not searched in time'
+printf '%s\n' "$found" | tail -n 500"""
+
 MACHINE_COMMANDS: Final[dict[str, str]] = {
     "pcie-tree": _limited(_PCIE_TREE),
     "pcie-acs": f"if command -v lspci >/dev/null 2>&1; then {_limited(_ACS)}; fi; :",
     "numa": _limited(_NUMA),
     "host-state": _limited(_HOST_STATE),
     "drive-health": f"if command -v nvme >/dev/null 2>&1; then {_limited(_DRIVE_HEALTH)}; else exit 127; fi",
+    "xid-history": _limited(_XID_HISTORY),
     "raid": "cat /proc/mdstat",
 }
 """Section name -> command, as in `metalserve.hardware.commands.COMMANDS`, which includes them."""

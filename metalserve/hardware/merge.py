@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from metalserve.hardware.machine import DriveHealth, HostState, Nic, NumaNode, PcieNode, RaidArray
 from metalserve.hardware.parsers.drive_health import drive_troubles, parse_drive_health
 from metalserve.hardware.parsers.host_state import parse_host_state, parse_mdstat, parse_numa
+from metalserve.hardware.parsers.kernel_log import parse_kernel_log
 from metalserve.hardware.parsers.pcie_tree import parse_acs, parse_pcie_tree
 from metalserve.hardware.reader import Reader
-from metalserve.hardware.values import Gpu, NvmeDrive, PciDevice
+from metalserve.hardware.values import Gpu, NvmeDrive, PciDevice, XidEvent
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Machine:
     drive_health: tuple[DriveHealth, ...] = ()
     raid: tuple[RaidArray, ...] = ()
     drive_troubles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    xid_history: tuple[XidEvent, ...] | None = None
     bus_gpus: tuple[str, ...] | None = None
 
 
@@ -44,8 +46,14 @@ def machine(reader: Reader) -> Machine:
         drive_health=health or (),
         raid=reader.optional("raid", parse_mdstat) or (),
         drive_troubles={name: tuple(lines) for name, lines in troubles.items()},
+        xid_history=reader.optional("xid-history", _history),
         bus_gpus=scan.gpus if scan else None,
     )
+
+
+def _history(text: str) -> tuple[XidEvent, ...] | None:
+    # A journal that cannot be searched is no problem of the observation; the check says that it is not known.
+    return None if text.lstrip().startswith("journalctl: ") else parse_kernel_log(text).events
 
 
 def _known(reader: Reader, name: str) -> bool:

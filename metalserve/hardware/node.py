@@ -84,6 +84,7 @@ class NodeHardware:
         drive_health: SMART logs of the NVMe controllers that have a device node.
         drive_troubles: controller (`nvme0`) -> lines of timeouts and errors in this boot's kernel log.
         raid: Linux software RAID arrays.
+        xid_history: events of the last 30 days in the journal, earlier boots included; `None` when not searched.
         smi_state: how nvidia-smi answers: `absent` (not installed), `no-driver` (cannot reach the driver),
             `mismatch` (driver/library version mismatch), `error`, `ok`.
         smi_message: what nvidia-smi said when it is not `ok`, verbatim.
@@ -119,6 +120,7 @@ class NodeHardware:
     drive_health: tuple[DriveHealth, ...] = ()
     drive_troubles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     raid: tuple[RaidArray, ...] = ()
+    xid_history: tuple[XidEvent, ...] | None = None
     smi_state: SmiState = "absent"
     smi_message: str = ""
     problems: tuple[str, ...] = ()
@@ -202,6 +204,7 @@ def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
         drive_health=around.drive_health,
         drive_troubles=around.drive_troubles,
         raid=around.raid,
+        xid_history=around.xid_history,
         smi_state=smi.state,
         smi_message=smi.message,
         problems=tuple(dict.fromkeys(reader.problems)),

@@ -16,7 +16,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "numa": ("numa", "iommu", "acs"),
     "storage": ("nvme-count", "nvme-link", "nvme-path", "nvme-health", "nvme-log", "raid"),
     "network": ("nic-link", "nic-speed", "nic-pcie"),
-    "xid": ("xid",),
+    "xid": ("xid", "xid-history"),
     "recovery": ("recovery-action",),
     "host": ("machine", "kernel-cmdline", "hugepages", "governor", "ulimits", "clock-sync", "secure-boot"),
 }

@@ -16,7 +16,7 @@ from metalserve.verify.links import check_links, subject
 from metalserve.verify.network import check_network
 from metalserve.verify.numa import check_numa
 from metalserve.verify.storage import check_storage
-from metalserve.verify.xids import check_xids
+from metalserve.verify.xids import check_xid_history, check_xids
 
 INVENTORY = "inventory (expect)"
 _PCI = "PCI bus (lspci)"
@@ -44,6 +44,7 @@ def check_node(hardware: NodeHardware, expect: ExpectSettings, catalogue: GpuCat
         findings += check_links(hardware, expected)
         findings += check_gpus(hardware, catalogue)
     findings += check_xids(hardware)
+    findings += check_xid_history(hardware)
     findings += check_storage(hardware, expect)
     findings += check_machine(hardware, catalogue)
     findings += _contradictions(hardware)

@@ -105,3 +105,9 @@ drive\t/dev/nvme1
 drive\t/dev/nvme2
 NVMe status: Invalid Command Opcode(0x1)
 """
+
+XID_HISTORY = """\
+2026-11-02T08:00:01+00:00 node1 kernel: NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
+2026-11-19T10:12:44+00:00 node1 kernel: NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
+2026-11-19T10:12:45+00:00 node1 kernel: NVRM: Xid (PCI:0000:5d:00): 31, pid=7, name=python, MMU Fault
+"""

@@ -70,6 +70,7 @@ SECTIONS = {
     "numa": machine_samples.NUMA,
     "host-state": machine_samples.HOST_STATE,
     "drive-health": machine_samples.DRIVE_HEALTH,
+    "xid-history": machine_samples.XID_HISTORY,
     "raid": machine_samples.MDSTAT,
 }
 

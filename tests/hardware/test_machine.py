@@ -173,6 +173,21 @@ def test_fabric_manager_in_a_guest_only_with_the_board_s_bridges(virtual: str, b
     assert hardware.needs_fabric_manager is needed
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (samples.XID_HISTORY, 3),
+        ("\n", 0),
+        ("journalctl: not found\n", None),
+        ("journalctl: not searched in time\n\n", None),
+    ],
+)
+def test_xids_of_earlier_boots(text: str, count: int | None) -> None:
+    hardware = node_hardware({"xid-history": Section(text)})
+    assert (None if hardware.xid_history is None else len(hardware.xid_history)) == count
+    assert not any(p.startswith("xid-history") for p in hardware.problems)
+
+
 def test_what_was_not_observed_is_unread_and_what_failed_is_told() -> None:
     assert {"pcie-tree", "host-state", "drive-health"} <= set(node_hardware({}).unread)
     hung = node_hardware({"pcie-tree": Section("", 124), "host-state": Section("sh: not found", 127)})
