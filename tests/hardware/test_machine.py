@@ -85,6 +85,11 @@ def test_the_state_of_a_host() -> None:
     assert (host.docker_memlock, host.docker_nofile, host.hugepages_free) == ("8388608", "infinity", 16)
 
 
+def test_secrets_of_the_command_line_stay_out() -> None:
+    host = parse_host_state("kernel=6.1\ncmdline=ro systemd.set_credential=x:hush rd.luks.key=/k iommu=pt\n")
+    assert host.cmdline == "ro systemd.set_credential=*** rd.luks.key=*** iommu=pt"
+
+
 @pytest.mark.parametrize(
     ("lines", "virtual", "guest", "container"),
     [

@@ -13,6 +13,7 @@ _MEMORY = re.compile(r"node(\d{1,4})/meminfo:.{0,60}?MemTotal:\s+(\d{1,15}) kB")
 _ARRAY = re.compile(r"(md[\w-]{1,32}) : (?:active|inactive)(?: \([a-z-]{1,20}\))*(?: (raid\d{1,2}|linear|multipath))?")
 _MEMBERS = re.compile(r"\[(\d{1,4})/(\d{1,4})\]\s+\[[U_]{1,400}\]")
 _THP = re.compile(r"\[(\w{1,16})\]")
+_SECRET = re.compile(r"(\S*(?:key|passw|secret|token|credential)[^\s=]*)=\S+", re.IGNORECASE)
 _FALSE = ("0", "no", "false")
 _TRUE = ("1", "yes", "true")
 
@@ -33,11 +34,12 @@ def parse_host_state(text: str) -> HostState:
     virtual = values.get("virt") or None
     if virtual is None and values.get("hypervisor") in _TRUE:
         virtual = "vm-other"  # the word of systemd-detect-virt for a hypervisor that it does not know
+    cmdline = values.get("cmdline")
     thp = _THP.search(values.get("thp", ""))
     clock = values.get("clock", "")
     return HostState(
         kernel=values["kernel"] or None,
-        cmdline=values.get("cmdline"),
+        cmdline=None if cmdline is None else _SECRET.sub(r"\1=***", cmdline),  # reports show it
         virtual=virtual,
         product=values.get("product") or None,
         cpus=integer(values.get("cpus")),
