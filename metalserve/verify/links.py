@@ -52,7 +52,10 @@ def _switches(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
         observed += ": in a virtual machine they belong to the machine beneath"
         return [Finding("nvswitch", "skipped", "host", words, observed, source=FABRIC_GUIDE)]
     if "lspci" in hardware.unread:
-        return [Finding("nvswitch", "unknown", "host", words, "lspci could not be read", source=FABRIC_GUIDE)]
+        impact, remedy = "whether the board is whole is not known", "run `lspci -Dnn` on the host and read what it says"
+        return [
+            Finding("nvswitch", "unknown", "host", words, "lspci could not be read", impact, remedy, FABRIC_GUIDE),
+        ]
     if hardware.nvswitch_count >= wanted:
         return [Finding("nvswitch", "ok", "host", words, observed, source=FABRIC_GUIDE)]
     return [
