@@ -15,13 +15,14 @@ from metalserve.catalogue.models import (
     GpuCatalogue,
     XidCatalogue,
 )
+from metalserve.catalogue.thresholds import KernelParameters, Threshold, ThresholdCatalogue
 
 try:  # the C loader is ten times faster; PyYAML without libyaml lacks it
     from yaml import CSafeLoader as _Loader
 except ImportError:  # pragma: no cover
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-_Catalogue = TypeVar("_Catalogue", GpuCatalogue, XidCatalogue, CudaDrivers)
+_Catalogue = TypeVar("_Catalogue", GpuCatalogue, XidCatalogue, CudaDrivers, ThresholdCatalogue, KernelParameters)
 
 
 @cache
@@ -78,6 +79,37 @@ def load_cuda_drivers() -> CudaDrivers:
         for row in data[key]:
             row["source"] = _spelled([row["source"]], data["sources"])
     return _validated(CudaDrivers, data, "cuda_drivers.yaml")
+
+
+@cache
+def load_thresholds() -> ThresholdCatalogue:
+    """Return the thresholds of the checks.
+
+    Raises:
+        CatalogueError: the file is damaged or contradicts itself.
+    """
+    catalogue = _validated(ThresholdCatalogue, _read("thresholds.yaml"), "thresholds.yaml")
+    _no_duplicates("thresholds.yaml", "id", [t.id for t in catalogue.thresholds])
+    return catalogue
+
+
+@cache
+def load_kernel_parameters() -> KernelParameters:
+    """Return the kernel parameters that harm a GPU host.
+
+    Raises:
+        CatalogueError: the file is damaged.
+    """
+    return _validated(KernelParameters, _read("kernel_parameters.yaml"), "kernel_parameters.yaml")
+
+
+def threshold(name: str) -> Threshold:
+    """Return one threshold of the catalogue.
+
+    Raises:
+        CatalogueError: there is none of this name.
+    """
+    return load_thresholds().get(name)
 
 
 def _read(name: str) -> dict[str, Any]:

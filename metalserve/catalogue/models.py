@@ -83,7 +83,7 @@ class GpuSpec(_Row):
     fabric: Fabric
     nvlink: Nvlink | None = None
     max_sm_mhz: int | None = None
-    features: frozenset[Literal["fp8", "fp4", "mig", "p2p", "c2c"]]
+    features: frozenset[Literal["fp8", "fp4", "mig", "p2p", "c2c", "ecc"]]
     temperature_c: Temperature | None = None
     kernel_modules: KernelModules
     unconfirmed: tuple[str, ...] = ()

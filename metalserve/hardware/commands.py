@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from metalserve.hardware.machine_commands import MACHINE_COMMANDS
+
 LIMIT_S: Final = 20
 """Seconds after which one command is ended; nvidia-smi on a healthy 8-GPU host without persistence mode takes
 several seconds, a hung one never returns (guessed, not measured)."""
@@ -36,8 +38,10 @@ def _limited(command: str) -> str:
     return f"timeout -k 2 {LIMIT_S} {command}"
 
 
+# `read` and not `cat`: a host has hundreds of devices, and a process a file would take seconds.
 _SYSFS_LSPCI = r"""for d in /sys/bus/pci/devices/*; do [ -r "$d/class" ] || continue
-c=$(cat "$d/class"); v=$(cat "$d/vendor"); i=$(cat "$d/device"); r=$(cat "$d/revision" 2>/dev/null)
+r=; read -r c <"$d/class"; read -r v <"$d/vendor"; read -r i <"$d/device"
+[ -r "$d/revision" ] && read -r r <"$d/revision"
 c=${c#0x}; c=${c%??}
 printf '%s Class [%s]: Device [%s:%s] (rev %s)\n' "${d##*/}" "$c" "${v#0x}" "${i#0x}" "${r#0x}"; done"""
 
@@ -62,7 +66,8 @@ printf '%s\t%s\n' "${d##*/}" "$(cat "$d/address")"; done; :"""
 _MODULES = r"""{ cat /proc/modules 2>/dev/null || lsmod 2>/dev/null; } | while read -r m _; do
 case $m in nvidia*|nouveau|nova_core|ib_umad|mlx5_core) printf '%s\n' "$m";; esac; done"""
 
-_KERNEL_LOG = f"{_limited('dmesg')} | grep -aE 'NVRM|[Nn]vidia|NVIDIA|Xid|nouveau|fallen off the bus' | tail -n 4000"
+_LOG_WORDS = "NVRM|[Nn]vidia|NVIDIA|Xid|nouveau|fallen off the bus|nvme[0-9]"
+_KERNEL_LOG = f"{_limited('dmesg')} | grep -aE '{_LOG_WORDS}' | tail -n 4000"
 
 COMMANDS: Final[dict[str, str]] = {
     "lspci": f"if command -v lspci >/dev/null 2>&1; then {_limited('lspci -Dnn')}; else {_SYSFS_LSPCI}; fi",
@@ -81,5 +86,6 @@ COMMANDS: Final[dict[str, str]] = {
     "topo": _limited("nvidia-smi topo -m"),
     "nvlink-status": _limited("nvidia-smi nvlink -s"),
     "kernel-log": _KERNEL_LOG,
+    **MACHINE_COMMANDS,
 }
 """Section name -> command. The observation script runs each, folds stderr in and notes the exit status."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from metalserve.catalogue.loader import load_gpus
+from metalserve.hardware.machine import DriveHealth, HostState, Nic, NumaNode, PcieNode, RaidArray
+from metalserve.hardware.merge import contradictions, described, machine
 from metalserve.hardware.parsers.driver import LoadedDriver, parse_loaded_driver, parse_modules, parse_version
 from metalserve.hardware.parsers.kernel_log import KernelLog, parse_kernel_log
 from metalserve.hardware.parsers.lspci import parse_lspci, parse_pcie_links
@@ -45,6 +47,7 @@ _GPU_CLASSES = ("0300", "0302", "0380")
 _NVSWITCH_CLASS = "0680"  # the kernel driver takes every NVIDIA function of this class for an NVSwitch
 _NVME_CLASS = "0108"
 _LOG_FAILED = re.compile(r"^(?:dmesg|timeout|sh|grep): .{1,200}", re.MULTILINE)
+_IN_A_GUEST = ("Pass-Through", "VGPU")
 _NO_LINKS: Mapping[tuple[int, int], str] = MappingProxyType({})
 
 
@@ -74,6 +77,14 @@ class NodeHardware:
         nouveau_loaded: nouveau holds the GPUs.
         loaded_modules: names of loaded kernel modules that concern GPUs and fabric.
         xids: events of this boot's kernel log.
+        pcie_tree: roots, bridges and devices, a parent before its children; empty when not read.
+        nics_detail: network cards with driver, state, speed and NUMA node.
+        numa: NUMA nodes; empty on a kernel without NUMA.
+        host: state of the operating system, or `None` when it was not read.
+        drive_health: SMART logs of the NVMe controllers that have a device node.
+        drive_troubles: controller (`nvme0`) -> lines of timeouts and errors in this boot's kernel log.
+        raid: Linux software RAID arrays.
+        xid_history: events of the last 30 days in the journal, earlier boots included; `None` when not searched.
         smi_state: how nvidia-smi answers: `absent` (not installed), `no-driver` (cannot reach the driver),
             `mismatch` (driver/library version mismatch), `error`, `ok`.
         smi_message: what nvidia-smi said when it is not `ok`, verbatim.
@@ -102,6 +113,14 @@ class NodeHardware:
     nouveau_loaded: bool = False
     loaded_modules: tuple[str, ...] = ()
     xids: tuple[XidEvent, ...] = ()
+    pcie_tree: tuple[PcieNode, ...] = ()
+    nics_detail: tuple[Nic, ...] = ()
+    numa: tuple[NumaNode, ...] = ()
+    host: HostState | None = None
+    drive_health: tuple[DriveHealth, ...] = ()
+    drive_troubles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    raid: tuple[RaidArray, ...] = ()
+    xid_history: tuple[XidEvent, ...] | None = None
     smi_state: SmiState = "absent"
     smi_message: str = ""
     problems: tuple[str, ...] = ()
@@ -114,6 +133,13 @@ class NodeHardware:
     def gpu(self, index: int) -> Gpu | None:
         """Return the GPU that nvidia-smi numbers `index`, or `None`."""
         return next((g for g in self.gpus if g.index == index), None)
+
+    @property
+    def guest(self) -> bool:
+        """The host is a virtual machine: NVSwitches, IOMMU and the upper PCIe tree belong to the machine beneath."""
+        if self.host is not None and self.host.virtual is not None:
+            return self.host.guest
+        return any(g.details is not None and g.details.virtualization in _IN_A_GUEST for g in self.gpus)
 
 
 def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
@@ -135,7 +161,10 @@ def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
             reader.problems.append(f"GPU {device.address} answers the PCI bus with revision ff: it is gone")
     bridges = _bridges(reader)
     nvlink5, imex = _fabric_by_id(pci_gpus)
-    needs_nvlsm = (nvlink5 or bridges > 0) and not imex
+    around = machine(reader)
+    guest = around.host is not None and around.host.guest
+    # In a virtual machine without the board's bridges the fabric is managed by the machine beneath.
+    needs_nvlsm = ((nvlink5 and not guest) or bridges > 0) and not imex
 
     modules = reader.parse("modules", parse_modules) or ()
     loaded = _loaded(reader, modules)
@@ -144,6 +173,8 @@ def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
         compare(pci_gpus, smi, reader, known_pci=listing is not None)
     log = reader.parse("kernel-log", _kernel_log)
     drives, nvme_links = _nvme(reader, devices)
+    numa_nodes = {int(g[3:]): n for g, n in smi.topology.numa_nodes.items()} if smi.topology else {}
+    reader.problems += contradictions(around, pci_gpus, smi.gpus, numa_nodes)
     return NodeHardware(
         pci_gpus=pci_gpus,
         nvswitch_count=switches,
@@ -153,7 +184,7 @@ def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
         needs_imex=imex,
         gpus=smi.gpus,
         links=smi.topology.links if smi.topology else {},
-        numa_nodes={int(g[3:]): n for g, n in smi.topology.numa_nodes.items()} if smi.topology else {},
+        numa_nodes=numa_nodes,
         nics=tuple(smi.topology.nic_names.get(n, n) for n in smi.topology.nics) if smi.topology else (),
         nvlinks=smi.nvlinks,
         nvme=drives,
@@ -166,6 +197,14 @@ def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
         nouveau_loaded="nouveau" in modules or "nova_core" in modules,
         loaded_modules=modules,
         xids=log.events if log else (),
+        pcie_tree=described(around.pcie_tree, devices, smi.gpus, drives),
+        nics_detail=around.nics,
+        numa=around.numa,
+        host=around.host,
+        drive_health=around.drive_health,
+        drive_troubles=around.drive_troubles,
+        raid=around.raid,
+        xid_history=around.xid_history,
         smi_state=smi.state,
         smi_message=smi.message,
         problems=tuple(dict.fromkeys(reader.problems)),

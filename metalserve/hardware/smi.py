@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+from metalserve.hardware.gpu_details import gpu_details
 from metalserve.hardware.parsers.nvlink import parse_nvlink_status
 from metalserve.hardware.parsers.smi import CsvTable, SmiFailure, parse_smi_csv, smi_failure
 from metalserve.hardware.parsers.smi_q import SmiReport, parse_smi_q
@@ -67,11 +68,12 @@ def _table(reader: Reader, csv: Section, failure: SmiFailure | None) -> CsvTable
 def _gpus(
     table: CsvTable | None, report: SmiReport | None, by_address: Mapping[str, PciDevice], reader: Reader
 ) -> tuple[Gpu, ...]:
-    from_q = {g.pci: g for g in report.gpus if g.pci} if report else {}
+    told = _with_details(report) if report else []
+    from_q = {g.pci: g for g in told if g.pci}
     if not table or not table.rows:
-        if report and report.gpus:
+        if told:
             reader.problems.append("smi-csv: not readable; GPUs are numbered in the order of `nvidia-smi -q`")
-        merged = list(report.gpus) if report else []
+        merged = told
     else:
         merged = []
         for row in table.rows:
@@ -91,6 +93,10 @@ def _gpus(
             reader.problems.append(f"GPU {gpu.index}: lspci says device {device.device_id}, nvidia-smi {gpu.device_id}")
         out.append(replace(gpu, device_id=device.device_id) if device else gpu)
     return tuple(out)
+
+
+def _with_details(report: SmiReport) -> list[Gpu]:
+    return [replace(g, details=gpu_details(tree)) for g, tree in zip(report.gpus, report.trees, strict=True)]
 
 
 def _csv_gpu(row: Mapping[str, str]) -> Gpu | None:

@@ -63,6 +63,7 @@ class Gpu:
         persistence: persistence mode is on.
         mig_enabled: MIG mode is on.
         driver_version: user-space driver version as nvidia-smi printed it.
+        details: what only the long report tells, or `None` when it was not read.
     """
 
     index: int
@@ -91,6 +92,72 @@ class Gpu:
     persistence: bool | None = None
     mig_enabled: bool | None = None
     driver_version: str | None = None
+    details: GpuDetails | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDetails:
+    """What `nvidia-smi -q` alone tells of a GPU. `None` means that it was not printed or not understood.
+
+    Attributes:
+        performance_state: `P0` (fastest) to `P12`.
+        virtualization: `None`, `Pass-Through`, `VGPU` ... as printed.
+        clock_sm_mhz: present SM clock.
+        clock_memory_mhz: present memory clock.
+        clock_sm_max_mhz: highest SM clock.
+        clock_memory_max_mhz: highest memory clock.
+        application_clock_mhz: graphics clock set for applications, on GPUs that have it.
+        default_application_clock_mhz: the same as delivered.
+        ecc_enabled: ECC is on now.
+        ecc_pending: ECC will be on after the next reset.
+        ecc_uncorrectable_aggregate: uncorrectable errors in the life of the GPU.
+        channel_repair_pending: a memory channel waits to be repaired by a reset.
+        tpc_repair_pending: a TPC waits to be repaired by a reset.
+        unrepairable_memory: memory that cannot be repaired.
+        banks_max: memory banks with all spare rows left.
+        banks_low: memory banks with few spare rows left.
+        banks_none: memory banks with no spare row left.
+        retired_pages: memory pages taken out of use after uncorrectable errors (GPUs before Ampere).
+        retirement_pending: a page waits to be taken out of use by a reset (GPUs before Ampere).
+        margin_c: T.Limit, degrees C to the highest operating temperature.
+        memory_temperature_c: temperature of the memory.
+        max_operating_c: highest operating temperature, on GPUs that print it.
+        slowdown_c: temperature at which the hardware slows down, on GPUs that print it.
+        power_draw_w: present draw.
+        power_default_w: power limit as delivered.
+        power_max_w: highest power limit that can be set.
+        pcie_replays: packets sent again since the last reset.
+        slowed_us: clocks-event reason -> time it was active since the driver was loaded, microseconds.
+    """
+
+    performance_state: str | None = None
+    virtualization: str | None = None
+    clock_sm_mhz: int | None = None
+    clock_memory_mhz: int | None = None
+    clock_sm_max_mhz: int | None = None
+    clock_memory_max_mhz: int | None = None
+    application_clock_mhz: int | None = None
+    default_application_clock_mhz: int | None = None
+    ecc_enabled: bool | None = None
+    ecc_pending: bool | None = None
+    ecc_uncorrectable_aggregate: int | None = None
+    channel_repair_pending: bool | None = None
+    tpc_repair_pending: bool | None = None
+    unrepairable_memory: bool | None = None
+    banks_max: int | None = None
+    banks_low: int | None = None
+    banks_none: int | None = None
+    retired_pages: int | None = None
+    retirement_pending: bool | None = None
+    margin_c: float | None = None
+    memory_temperature_c: float | None = None
+    max_operating_c: float | None = None
+    slowdown_c: float | None = None
+    power_draw_w: float | None = None
+    power_default_w: float | None = None
+    power_max_w: float | None = None
+    pcie_replays: int | None = None
+    slowed_us: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ class Kind:
     Attributes:
         description: what it does, and where it shows.
         gpu: it strikes one GPU (`--gpu N`, the first one unless said).
-        needs: what the profile must have: "gpu", "nvlink", "manager", "nvme", "remap" or nothing.
+        needs: what the profile must have: "gpu", "nvlink", "manager", "nvme", "remap", "ecc", "switch" (a PCIe switch),
+            "nic" or nothing.
         reboot_cures: it is gone after a reboot unless injected as sticky.
         outside: it acts on the host from outside (the network link), not inside the guest.
     """
@@ -60,6 +61,22 @@ KINDS: dict[str, Kind] = {
     ),
     "pcie-downgraded": Kind(
         "a GPU's PCIe link runs at Gen3 x8: --query-gpu, -q and lspci -vv say so", gpu=True, needs="gpu"
+    ),
+    "pcie-bridge-downgraded": Kind(
+        "the PCIe switch above a GPU runs at x8 to its root port; the GPU's own link is whole (sysfs, lspci -vv)",
+        gpu=True, needs="switch",
+    ),
+    "power-brake": Kind(
+        "the board's power brake slows a GPU down: HW Slowdown and HW Power Brake Slowdown active",
+        gpu=True, needs="gpu",
+    ),
+    "power-limited": Kind("a GPU's power limit stands at its lowest", gpu=True, needs="gpu"),
+    "ecc-off": Kind("ECC is turned off on a GPU", gpu=True, needs="ecc"),
+    "acs-on": Kind("the ports of the PCIe switches redirect peer-to-peer traffic: ACSCtl of lspci -vv", needs="switch"),
+    "iommu-translating": Kind("the IOMMU translates the addresses of all devices: domain type DMA-FQ", needs="gpu"),
+    "nic-down": Kind("a port of the first network card is down", needs="nic"),
+    "nvme-worn": Kind(
+        "the NVMe drives are worn out: smart-log has no spare blocks left and 104 % of the endurance used", needs="nvme"
     ),
     "nvme-downgraded": Kind("the first NVMe drive's PCIe link runs at 2.5 GT/s x1: lspci -vv says so", needs="nvme"),
     "disk-full": Kind(
@@ -174,6 +191,9 @@ def _check(kind: Kind, name: str, profile: dict[str, Any], host: str) -> None:
         "manager": profile["fabric"]["manager"],
         "nvme": bool(profile["nvme"]),
         "remap": gpu is not None and gpu["remap_banks"] is not None,
+        "ecc": gpu is not None and gpu["ecc"],
+        "switch": any(slot["switch"] for slot in profile["gpus"]),
+        "nic": bool(profile["nics"]),
     }[kind.needs]
     if not has:
         words = {
@@ -182,6 +202,9 @@ def _check(kind: Kind, name: str, profile: dict[str, Any], host: str) -> None:
             "manager": "needs no fabric manager",
             "nvme": "has no NVMe drive",
             "remap": "has GPUs without row remapping",
+            "ecc": "has GPUs without ECC",
+            "switch": "has no PCIe switch above its GPUs",
+            "nic": "has no network card",
         }[kind.needs]
         raise MetalserveError(f"fault {name} cannot happen: the host {words}", where=host)
 

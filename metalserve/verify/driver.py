@@ -61,7 +61,8 @@ def _smi(hardware: NodeHardware) -> Finding:
         return Finding("driver", "ok", "host", "nvidia-smi answers", f"driver {version}", source=INSTALL_GUIDE)
     words, impact, remedy = _SMI[hardware.smi_state]
     said = f"{words} ({hardware.smi_message})" if hardware.smi_message else words
-    return Finding("driver", "fail", "host", "nvidia-smi answers", said, impact, remedy, INSTALL_GUIDE)
+    evidence = hardware.smi_message
+    return Finding("driver", "fail", "host", "nvidia-smi answers", said, impact, remedy, INSTALL_GUIDE, evidence)
 
 
 def _versions(hardware: NodeHardware) -> list[Finding]:
@@ -91,6 +92,7 @@ def _versions(hardware: NodeHardware) -> list[Finding]:
                 "the next boot brings another driver version",
                 "reboot at a convenient time, or install the pinned version again",
                 INSTALL_GUIDE,
+                f"modinfo -F version nvidia: {disk}",
             )
         )
     return findings
@@ -122,5 +124,6 @@ def _fabric_manager(hardware: NodeHardware) -> Finding:
             "fabric manager refuses to start: its version must equal the driver's",
             f"install nvidia-fabricmanager {wanted}",
             FABRIC_GUIDE,
+            f"nv-fabricmanager --version: {found}; loaded module: {wanted}",
         )
     return Finding(check, "ok", subject, expected, f"fabric manager {found}", source=FABRIC_GUIDE)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from metalserve.catalogue.models import CatalogueError, GpuCatalogue, GpuSpec
 from metalserve.hardware.node import Gpu, NodeHardware
 from metalserve.settings import ExpectSettings
+from metalserve.verify.paths import by_address, path
 
 Joined = Literal["nvswitch", "direct", "bridge", "maybe-bridge", "pcie", "unknown"]
 
@@ -25,6 +27,12 @@ class Expectation:
         pair_classes: classes that linked pairs may show.
         nvlinks: active NVLinks that each GPU should have, or None when it cannot be known.
         source: where `joined` and `nvlinks` come from, in words.
+        memory_mib: total memory of each GPU, MiB, or None.
+        power_w: power limit of each GPU, W, or None.
+        pcie_gen: PCIe generation that each GPU can do, or None.
+        pcie_width: PCIe lanes that each GPU can do, or None.
+        pcie_links: what both ends of each link of the tree can do, as (generation, lanes), by the address of its lower
+            end: GPUs, NICs, NVMe drives, and the bridges above them. The GPU's own generation falls when it idles.
         unknown_gpu: the catalogue's complaint about the inventory's GPU id; empty when it has it.
     """
 
@@ -36,6 +44,11 @@ class Expectation:
     nvlinks: int | None
     source: str
     unknown_gpu: str = ""
+    memory_mib: int | None = None
+    power_w: float | None = None
+    pcie_gen: int | None = None
+    pcie_width: int | None = None
+    pcie_links: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
 
 
 def expectation(hardware: NodeHardware, expect: ExpectSettings, catalogue: GpuCatalogue) -> Expectation:
@@ -57,7 +70,28 @@ def expectation(hardware: NodeHardware, expect: ExpectSettings, catalogue: GpuCa
         source = f"inventory (nvlinks_per_gpu), {source}"
         if joined in ("bridge", "maybe-bridge") and size == 2:
             classes = (f"NV{expect.nvlinks_per_gpu}",)
-    return Expectation(bought, spec, expect.count, joined, classes, nvlinks, source, complaint)
+    return Expectation(
+        bought,
+        spec,
+        expect.count,
+        joined,
+        classes,
+        nvlinks,
+        source,
+        complaint,
+        memory_mib=(spec.memory.mib or round((spec.memory.gb or 0) * 1024) or None) if spec else None,
+        power_w=spec.power.default_w if spec else None,
+        pcie_gen=spec.pcie.gen if spec else None,
+        pcie_width=spec.pcie.width if spec else None,
+        pcie_links=links_expected(hardware),
+    )
+
+
+def links_expected(hardware: NodeHardware) -> dict[str, tuple[int | None, int | None]]:
+    """Return what each PCIe link can do: the lower of its two ends, by the address of the lower one."""
+    nodes = by_address(hardware.pcie_tree)
+    ends = [node.address for node in hardware.pcie_tree if node.kind in ("gpu", "nic", "nvme")]
+    return {link.below.address: (link.gen_able, link.width_able) for end in ends for link in path(nodes, end)}
 
 
 def spec_of(gpu: Gpu, catalogue: GpuCatalogue) -> GpuSpec | None:
@@ -82,12 +116,22 @@ def _joined(hardware: NodeHardware, expect: ExpectSettings, spec: GpuSpec | None
     if spec.fabric in ("nvlink5", "imex"):
         return "nvswitch", row
     if spec.fabric == "nvswitch":
+        if hardware.guest and hardware.nvswitch_count == 0:
+            return _in_a_guest(hardware, spec, row)
         if hardware.nvswitch_count == 0 and size == 4 and spec.nvlink and spec.nvlink.direct_classes:
             return "direct", f"{row}: board of 4 GPUs without NVSwitch"
         return "nvswitch", row
     if spec.fabric == "none":
         return "pcie", row
     return "maybe-bridge", f"{row}; the inventory does not say whether they are bridged"
+
+
+def _in_a_guest(hardware: NodeHardware, spec: GpuSpec, row: str) -> tuple[Joined, str]:
+    """The switches stay with the machine beneath, so the links themselves say which board the GPUs are from."""
+    direct = spec.nvlink.direct_classes if spec.nvlink else ()
+    if direct and hardware.links and all(kind in direct for kind in hardware.links.values()):
+        return "direct", f"{row}: virtual machine with GPUs of a board without NVSwitch"
+    return "nvswitch", f"{row}: virtual machine, the NVSwitches belong to the machine beneath"
 
 
 def _pair_classes(joined: Joined, spec: GpuSpec | None, size: int) -> tuple[str, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from metalserve.catalogue.loader import threshold
 from metalserve.hardware.node import Gpu, NodeHardware, NvlinkStatus
 from metalserve.verify.driver import FABRIC_GUIDE
 from metalserve.verify.expectation import Expectation
 from metalserve.verify.finding import Finding, Status
 
-_SLOW = 0.98  # a link that trained lower prints a clearly lower rate; 2 % leaves room for rounding (guessed)
+_NO_FABRIC = (None, "N/A", "Not Supported")
 _REMEDY = (
     "read `nvidia-smi nvlink -e` and the kernel log for Xid 74, 144-150 and SXid; restart fabric manager and reset "
     "the GPUs; if it stays, have the board or bridge replaced"
@@ -47,8 +48,14 @@ def _switches(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
     wanted = per_8 if per_8 and len(hardware.pci_gpus) == 8 else 1
     words = f"{wanted} NVSwitch PCI functions" if wanted > 1 else "NVSwitch PCI functions"
     observed = f"{hardware.nvswitch_count} NVSwitch PCI function(s)"
+    if hardware.guest and hardware.nvswitch_count == 0:
+        observed += ": in a virtual machine they belong to the machine beneath"
+        return [Finding("nvswitch", "skipped", "host", words, observed, source=FABRIC_GUIDE)]
     if "lspci" in hardware.unread:
-        return [Finding("nvswitch", "unknown", "host", words, "lspci could not be read", source=FABRIC_GUIDE)]
+        impact, remedy = "whether the board is whole is not known", "run `lspci -Dnn` on the host and read what it says"
+        return [
+            Finding("nvswitch", "unknown", "host", words, "lspci could not be read", impact, remedy, FABRIC_GUIDE),
+        ]
     if hardware.nvswitch_count >= wanted:
         return [Finding("nvswitch", "ok", "host", words, observed, source=FABRIC_GUIDE)]
     return [
@@ -67,11 +74,13 @@ def _switches(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
 
 def _fabric(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
     spec = expected.spec
-    if not (hardware.needs_fabric_manager or hardware.needs_imex):
+    passed_through = hardware.guest and expected.joined == "nvswitch"
+    if not (hardware.needs_fabric_manager or hardware.needs_imex or passed_through):
         return []
     if spec is not None and spec.architecture == "Ampere":
         return []  # A100 has no fabric state; without fabric manager its links are inactive, which is checked below
-    findings = [_fabric_of(gpu) for gpu in hardware.gpus]
+    gpus = [g for g in hardware.gpus if not passed_through or g.fabric_state not in _NO_FABRIC]
+    findings = [_fabric_of(gpu) for gpu in gpus]
     if len(findings) > 1 and len({(f.status, f.observed) for f in findings}) == 1:
         return [replace(findings[0], subject=f"all {len(findings)} GPUs")]
     return findings
@@ -94,9 +103,12 @@ def _fabric_of(gpu: Gpu) -> Finding:
     observed = f"fabric state {gpu.fabric_state}, status {gpu.fabric_status or 'not printed'}"
     if health != "N/A":
         observed += f", health {health}"
+    evidence = (
+        f"Fabric / State : {gpu.fabric_state}, Status : {gpu.fabric_status}, Health / Summary : {gpu.fabric_health}"
+    )
     good = gpu.fabric_state == "Completed" and gpu.fabric_status in ("Success", None)
     if good and health in ("N/A", "Healthy"):
-        return Finding("fabric-state", "ok", subject(gpu), wanted, observed, source=FABRIC_GUIDE)
+        return Finding("fabric-state", "ok", subject(gpu), wanted, observed, source=FABRIC_GUIDE, evidence=evidence)
     remedy = "see that nvidia-fabricmanager runs and is of the driver's version, read /var/log/fabricmanager.log"
     if good:
         remedy = "read the health lines of the Fabric block in `nvidia-smi -q`, then reset the GPU"
@@ -109,6 +121,7 @@ def _fabric_of(gpu: Gpu) -> Finding:
         "CUDA fails with error 802, or GPUs talk over PCIe at a tenth of the speed",
         remedy,
         FABRIC_GUIDE,
+        evidence,
     )
 
 
@@ -190,6 +203,7 @@ def _pair_finding(who: str, wanted: str, observed: str, expected: Expectation) -
         "tensor parallelism waits for the slowest path: throughput falls for the whole node",
         _REMEDY,
         expected.source,
+        f"nvidia-smi topo -m: {observed}",
     )
 
 
@@ -227,18 +241,22 @@ def _nvlinks_of(gpu: Gpu, status: NvlinkStatus | None, expected: Expectation) ->
     observed = f"{status.active} active, {status.inactive} inactive"
     if status.note:
         observed = f"{status.active} active ({status.note})"
+    floor = threshold("nvlink-rate-floor")
     slow = [
         n
         for n, rate in status.link_gb_per_s.items()
-        if rate is not None and spec and spec.smi_gb_s and rate < spec.smi_gb_s * _SLOW
+        if rate is not None and spec and spec.smi_gb_s and rate < spec.smi_gb_s * floor.value
     ]
+    down = [n for n, rate in status.link_gb_per_s.items() if rate is None]
+    evidence = status.note or "; ".join(f"Link {n}: <inactive>" for n in down[:18])
     right = links if links is not None else (spec.links if spec else status.active)
     if slow:
         assert spec is not None
         wanted = f"{wanted} at {spec.smi_gb_s} GB/s"
+        evidence = f"Link {slow[0]}: {status.link_gb_per_s[slow[0]]} GB/s"
         observed += f", link(s) {', '.join(map(str, slow[:6]))} slower"
     elif status.active == right or (optional and status.active == 0):
-        return Finding(check, "ok", who, wanted, observed, source=expected.source)
+        return Finding(check, "ok", who, wanted, observed, source=expected.source, evidence=evidence)
     return Finding(
         check,
         "warn" if optional and not slow else "fail",
@@ -248,4 +266,6 @@ def _nvlinks_of(gpu: Gpu, status: NvlinkStatus | None, expected: Expectation) ->
         "less bandwidth to other GPUs than was bought",
         _REMEDY,
         expected.source,
+        evidence,
+        floor if slow else None,
     )

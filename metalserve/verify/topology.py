@@ -11,9 +11,12 @@ from metalserve.verify.driver import FABRIC_GUIDE, check_driver
 from metalserve.verify.expectation import Expectation, expectation, spec_of
 from metalserve.verify.finding import Finding, Status
 from metalserve.verify.health import check_gpus
+from metalserve.verify.host import check_host
 from metalserve.verify.links import check_links, subject
+from metalserve.verify.network import check_network
+from metalserve.verify.numa import check_numa
 from metalserve.verify.storage import check_storage
-from metalserve.verify.xids import check_xids
+from metalserve.verify.xids import check_xid_history, check_xids
 
 INVENTORY = "inventory (expect)"
 _PCI = "PCI bus (lspci)"
@@ -31,7 +34,7 @@ def check_node(hardware: NodeHardware, expect: ExpectSettings, catalogue: GpuCat
         Findings of all checks, also the good ones. What a check needs and could not be read is `unknown`.
     """
     if not hardware.pci_gpus and not hardware.gpus:
-        return [_without_gpus(hardware, expect), *check_storage(hardware, expect)]
+        return [_without_gpus(hardware, expect), *check_storage(hardware, expect), *check_machine(hardware, catalogue)]
     expected = expectation(hardware, expect, catalogue)
     findings = [_count(hardware, expected)]
     findings += _models(hardware, expected, catalogue)
@@ -41,9 +44,16 @@ def check_node(hardware: NodeHardware, expect: ExpectSettings, catalogue: GpuCat
         findings += check_links(hardware, expected)
         findings += check_gpus(hardware, catalogue)
     findings += check_xids(hardware)
+    findings += check_xid_history(hardware)
     findings += check_storage(hardware, expect)
+    findings += check_machine(hardware, catalogue)
     findings += _contradictions(hardware)
     return findings
+
+
+def check_machine(hardware: NodeHardware, catalogue: GpuCatalogue) -> list[Finding]:
+    """Check the machine around the GPUs: NUMA, IOMMU and ACS, network, operating system. None of it fails a host."""
+    return [*check_numa(hardware, catalogue), *check_network(hardware), *check_host(hardware)]
 
 
 def _without_gpus(hardware: NodeHardware, expect: ExpectSettings) -> Finding:
@@ -83,7 +93,12 @@ def _count(hardware: NodeHardware, expected: Expectation) -> Finding:
     if "lspci" in hardware.unread and not on_bus:
         observed += " (the PCI bus could not be read)"
     if expected.count is None:
-        if on_bus > 1 and expected.spec and (hardware.nvswitch_count or expected.spec.fabric == "nvlink5"):
+        if (
+            on_bus > 1
+            and not hardware.guest
+            and expected.spec
+            and (hardware.nvswitch_count or expected.spec.fabric == "nvlink5")
+        ):
             return _board(on_bus, observed)
         return Finding("gpu-count", "ok", "host", "as many as there are", observed, source=_PCI)
     wanted = f"{expected.count} GPU(s)"
@@ -208,6 +223,7 @@ def _off_the_bus(hardware: NodeHardware) -> list[Finding]:
                 "the GPU has fallen off the bus or failed to start",
                 "reboot the host; if it comes back like this, check seating, riser, power and heat, then replace it",
                 "NVIDIA Xid catalogue, Xid 79",
+                f"{device.address} {device.description} (rev {device.revision})",
             )
         )
     if not findings and hardware.smi_state == "ok" and hardware.pci_gpus:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
-from metalserve.catalogue.loader import load_xids
+from metalserve.catalogue.loader import load_xids, threshold
 from metalserve.catalogue.models import XidCatalogue
 from metalserve.hardware.node import NodeHardware, XidEvent
 from metalserve.verify.finding import Finding, Status
 
 _LOG = "kernel log of this boot"
+_JOURNAL = "kernel messages in the journal, last 30 days"
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?=T)")
 _CLEAN = "no Xid that calls for action in the kernel log of this boot"
 
 
@@ -43,6 +46,43 @@ def check_xids(hardware: NodeHardware) -> list[Finding]:
     return [Finding("xid", "ok", "host", _CLEAN, observed, source=_LOG)]
 
 
+def check_xid_history(hardware: NodeHardware) -> list[Finding]:
+    """Find GPUs whose fatal events return on several days of the last 30: what a reset did not cure is hardware."""
+    if hardware.xid_history is None:
+        return []
+    catalogue = load_xids()
+    limit = threshold("xid-days")
+    days: dict[tuple[str | None, str], list[XidEvent]] = {}
+    for event in hardware.xid_history:
+        status, name, _, _ = _verdict(event, catalogue)
+        if status == "fail" and event.kind != "recovery-action":  # that only asks for what another event is about
+            days.setdefault((event.pci, name), []).append(event)
+    wanted = f"no fatal event on {limit.value:.0f} days or more of the last 30"
+    findings = []
+    for (_, name), events in days.items():
+        dates = sorted({found.group() for e in events if (found := _DATE.match(e.message))})
+        if len(dates) < limit.value:
+            continue
+        findings.append(
+            Finding(
+                "xid-history",
+                "warn",
+                _subject(events[-1], hardware),
+                wanted,
+                f"{name}: {len(events)} times on {len(dates)} days, last on {dates[-1]}",
+                "it comes back though it was reset: the node will fail again",
+                "check seating, power and heat; run NVIDIA's field diagnostic; have the GPU replaced",
+                _JOURNAL,
+                events[-1].message,
+                limit,
+            )
+        )
+    if not findings:
+        seen = f"{len(hardware.xid_history)} event(s), none fatal on several days"
+        findings.append(Finding("xid-history", "ok", "host", wanted, seen, source=_JOURNAL))
+    return findings
+
+
 def _recovered(events: tuple[XidEvent, ...]) -> dict[str, int]:
     """GPU -> number of the last event by which the driver said that nothing is left to do."""
     return {
@@ -65,6 +105,7 @@ def _judge(events: list[XidEvent], hardware: NodeHardware, catalogue: XidCatalog
         "" if status == "ok" else _impact(status),
         "" if status == "ok" else remedy,
         source,
+        event.message,
     )
 
 

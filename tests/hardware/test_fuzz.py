@@ -29,7 +29,7 @@ from metalserve.hardware.section import Section
 from metalserve.settings import ExpectSettings
 from metalserve.verify.topology import check_node
 
-from . import samples
+from . import machine_samples, samples
 
 PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "topo": (parse_topo, samples.TOPO_2_BRIDGED),
@@ -65,6 +65,13 @@ SECTIONS = {
     "topo": samples.TOPO_2_BRIDGED,
     "nvlink-status": samples.NVLINK_PAIR,
     "kernel-log": samples.KERNEL_LOG,
+    "pcie-tree": machine_samples.PCIE_TREE,
+    "pcie-acs": machine_samples.ACS,
+    "numa": machine_samples.NUMA,
+    "host-state": machine_samples.HOST_STATE,
+    "drive-health": machine_samples.DRIVE_HEALTH,
+    "xid-history": machine_samples.XID_HISTORY,
+    "raid": machine_samples.MDSTAT,
 }
 
 

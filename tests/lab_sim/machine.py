@@ -10,6 +10,7 @@ from metalserve.hardware.section import Section
 from metalserve.lab.sim import fabric, kmod, main
 from metalserve.lab.sim.state import Lab
 from metalserve.lab.sim_setup import prepare_host
+from tests.verify.simulated import BARE_METAL, on_stand_ins
 
 VERSION = "580.178.04"
 MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm")
@@ -95,6 +96,7 @@ class Machine:
         lines = {
             "lspci": "lspci -Dnn",
             "nvme-links": "lspci -Dvv -d ::0108",
+            "pcie-acs": "lspci -Dvv -d ::0604",
             "nvlink5-bridges": "lspci -Dvv -d 15b3:1021",
             "nvme-list": "nvme list -o json",
             "modules": "lsmod",
@@ -117,4 +119,5 @@ class Machine:
             sections["driver-module"] = Section(version.read_text(), 0)
         else:
             sections["driver-module"] = Section("cat: /proc/driver/nvidia/version: No such file or directory\n", 1)
+        sections |= {**on_stand_ins(self.lab), "host-state": Section(BARE_METAL)}
         return node_hardware(sections)

@@ -38,6 +38,13 @@ SEEN_BY_THE_CHECK = [
     ("wrong-gpu-count", 7),
     ("driver-mismatch", None),
     ("nvme-downgraded", None),
+    ("pcie-bridge-downgraded", 4),
+    ("power-brake", 1),
+    ("power-limited", 6),
+    ("ecc-off", 2),
+    ("acs-on", None),
+    ("iommu-translating", None),
+    ("nic-down", None),
 ]
 
 
@@ -167,6 +174,9 @@ def test_fabric_manager_does_not_start_while_the_fault_lasts(machine: Make) -> N
         ("l40s-4", "fabric-manager-dead", None, "needs no fabric manager"),
         ("none", "thermal-throttle", None, "has no GPUs"),
         ("rtx4090-2", "remap-pending", 0, "without row remapping"),
+        ("rtx4090-2", "ecc-off", 0, "without ECC"),
+        ("l40s-4", "pcie-bridge-downgraded", 0, "no PCIe switch"),
+        ("l4-1", "nic-down", None, "no network card"),
     ],
 )
 def test_what_cannot_be_injected(profile: str, kind: str, gpu: int | None, words: str, machine: Make) -> None:

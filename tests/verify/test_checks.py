@@ -11,6 +11,7 @@ from metalserve.settings import ExpectSettings
 from metalserve.verify.finding import Finding, worst
 from metalserve.verify.health import BAD_REASONS
 from metalserve.verify.topology import check_node
+from metalserve.verify.xids import check_xid_history
 
 GPU = Gpu(
     index=0,
@@ -235,6 +236,27 @@ def test_a_fatal_xid_that_the_driver_has_since_cleared_is_a_warning() -> None:
         "NVRM: Xid (PCI:0000:10:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)\n"
     )
     assert {f.status for f in bad(node(1, xids=parse_kernel_log(log).events))} == {"warn"}
+
+
+@pytest.mark.parametrize(
+    ("days", "statuses"),
+    [
+        (("2026-11-02", "2026-11-19"), ["warn"]),
+        (("2026-11-19", "2026-11-19"), ["ok"]),  # a burst on one day is one event
+        ((), ["ok"]),
+    ],
+)
+def test_a_fatal_xid_that_comes_back_on_another_day(days: tuple[str, ...], statuses: list[str]) -> None:
+    lines = [f"{day}T10:00:00+00:00 n kernel: NVRM: Xid (PCI:0000:10:00): 79, pid=1, GPU has fallen" for day in days]
+    lines += [f"{day}T10:00:00+00:00 n kernel: NVRM: Xid (PCI:0000:10:00): 31, MMU Fault" for day in days]
+    history = parse_kernel_log("\n".join(lines)).events
+    findings = check_xid_history(node(1, xid_history=history))
+    assert [f.status for f in findings] == statuses
+    if "warn" in statuses:
+        assert "GPU 0" in findings[0].subject
+        assert "2 times on 2 days, last on 2026-11-19" in findings[0].observed
+        assert findings[0].evidence == lines[1]
+    assert check_xid_history(node(1)) == [], "a journal that was not searched says nothing"
 
 
 def test_nvme_links_are_judged_by_width_and_by_peers() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from metalserve.catalogue.loader import load_gpus
+from metalserve.errors import MetalserveError
 from metalserve.hardware.node import node_hardware
+from metalserve.lab import faults
 from metalserve.lab.profiles import load_profile, profile_names
 from metalserve.settings import ExpectSettings
 from metalserve.verify.finding import Finding, worst
@@ -58,30 +62,104 @@ def test_the_profile_comes_back_from_the_text(tmp_path: Path, profile: str) -> N
     assert (hardware.problems, hardware.unread) == ((), ())
 
 
+SEEN_BY = {
+    "gpu-off-bus": {"gpu-present", "xid"},
+    "nvlink-degraded": {"pair-links", "nvlink-count", "xid"},
+    "remap-pending": {"memory-remap", "ecc", "recovery-action", "xid"},
+    "remap-failed": {"memory-remap", "memory-banks", "ecc", "recovery-action", "xid"},
+    "thermal-throttle": {"slowdown", "temperature"},
+    "power-brake": {"slowdown"},
+    "power-limited": {"power-limit"},
+    "ecc-off": {"ecc-mode"},
+    "pcie-downgraded": {"pcie-width"},
+    "pcie-bridge-downgraded": {"pcie-path"},
+    "acs-on": {"acs"},
+    "iommu-translating": {"iommu"},
+    "nic-down": {"nic-link"},
+    "nvme-worn": {"nvme-health"},
+    "nvme-downgraded": {"nvme-link"},
+    "slow-disk": {"nvme-log"},
+    "fabric-manager-dead": {"fabric-state"},
+    "driver-mismatch": {"driver", "driver-on-disk"},
+    "wrong-gpu-count": {"gpu-count"},
+    # Not of the hardware: the roles storage and vllm, and the connection, see these.
+    "disk-full": set(),
+    "container-stuck": set(),
+    "unreachable": set(),
+}
+"""Fault of the lab -> the checks that see it, on every profile that can have it."""
+
+ONE_GPU = {
+    "gpu-off-bus": {"driver", "gpu-present", "xid"},
+    "wrong-gpu-count": {"gpu-count"},
+    "iommu-translating": set(),
+}
+"""The same for a host of one GPU: nvidia-smi has nothing left to show, and there are no peers to talk to."""
+
+
+def possible() -> Iterator[tuple[str, str]]:
+    for profile in WITH_GPUS:
+        described = load_profile(profile)
+        for kind in faults.KINDS:
+            try:
+                faults._check(faults.KINDS[kind], kind, dict(described), profile)
+            except MetalserveError:
+                continue
+            yield profile, kind
+
+
+def test_every_fault_of_the_lab_stands_in_the_table() -> None:
+    assert set(SEEN_BY) == set(faults.KINDS)
+    assert {kind for _, kind in possible()} == set(faults.KINDS)
+
+
+@pytest.mark.parametrize(("profile", "kind"), list(possible()))
+def test_a_fault_is_found_where_it_is_and_nowhere_else(tmp_path: Path, profile: str, kind: str) -> None:
+    host = SimulatedHost(tmp_path, profile)
+    gpus = host.profile["gpus"]
+    struck = len(gpus) - 1
+    host.inject(kind, **({"gpu": struck} if faults.KINDS[kind].gpu else {}))
+    if kind == "fabric-manager-dead":
+        del host.running["fabricmanager"]
+    findings = bad(check(host, count=len(gpus)))
+    expected = ONE_GPU.get(kind, SEEN_BY[kind]) if len(gpus) == 1 else SEEN_BY[kind]
+    if kind == "driver-mismatch" and host.profile["fabric"]["manager"]:
+        expected = expected | {"fabric-manager"}  # it is of the version on disk, as user space is
+    assert {f.check for f in findings} == expected, [str(f) for f in findings]
+    if faults.KINDS[kind].gpu and kind != "wrong-gpu-count":
+        place = gpus[struck]["bus"]
+        assert all(place in f.subject or f.check == "driver" for f in findings), [str(f) for f in findings]
+    for finding in findings:
+        assert finding.impact and finding.remedy and finding.source
+        assert finding.evidence or finding.check == "gpu-count", finding
+        assert finding.group
+    json.dumps([f.as_dict() for f in findings])
+
+
 @pytest.mark.parametrize(
-    ("profile", "fault", "checks", "subject"),
+    ("kind", "status"),
     [
-        ("h100-sxm-8", {"kind": "gpu-off-bus", "gpu": 3}, {"gpu-present"}, "0000:4e:00.0"),
-        ("h100-sxm-8", {"kind": "nvlink-degraded", "gpu": 2}, {"pair-links", "nvlink-count"}, "GPU 2"),
-        ("a100-sxm-4", {"kind": "nvlink-degraded", "gpu": 1}, {"pair-links", "nvlink-count"}, "GPU 1"),
-        ("h100-nvl-2", {"kind": "nvlink-degraded", "gpu": 1}, {"pair-links", "nvlink-count"}, "GPU 1"),
-        ("h100-sxm-8", {"kind": "remap-pending", "gpu": 1}, {"memory-remap", "ecc", "recovery-action"}, "GPU 1"),
-        ("h100-sxm-8", {"kind": "remap-failed", "gpu": 1}, {"memory-remap", "ecc", "recovery-action"}, "GPU 1"),
-        ("l40s-4", {"kind": "thermal-throttle", "gpu": 0}, {"slowdown"}, "GPU 0"),
-        ("l40s-4", {"kind": "pcie-downgraded", "gpu": 2}, {"pcie-width"}, "GPU 2"),
-        ("l40s-4", {"kind": "nvme-downgraded", "drive": 0}, {"nvme-link"}, "/dev/nvme0n1"),
+        ("gpu-off-bus", "fail"),
+        ("pcie-bridge-downgraded", "fail"),
+        ("power-brake", "fail"),
+        ("remap-failed", "fail"),
+        ("fabric-manager-dead", "fail"),
+        # What costs speed, and does not keep a host from serving:
+        ("power-limited", "warn"),
+        ("ecc-off", "warn"),
+        ("acs-on", "warn"),
+        ("iommu-translating", "warn"),
+        ("nic-down", "warn"),
+        ("nvme-worn", "warn"),
+        ("slow-disk", "warn"),
     ],
 )
-def test_a_fault_is_found_where_it_is_and_nowhere_else(
-    tmp_path: Path, profile: str, fault: dict[str, Any], checks: set[str], subject: str
-) -> None:
-    host = SimulatedHost(tmp_path, profile)
-    host.inject(**fault)
-    findings = bad(check(host))
-    assert {f.check for f in findings} == checks
-    assert all(subject in f.subject for f in findings), [str(f) for f in findings]
-    assert worst(findings) == "fail"
-    assert all(f.impact and f.remedy and f.source for f in findings)
+def test_a_host_fails_only_for_what_must_keep_it_from_serving(tmp_path: Path, kind: str, status: str) -> None:
+    host = SimulatedHost(tmp_path, "h100-sxm-8")
+    host.inject(kind, gpu=2)
+    if kind == "fabric-manager-dead":
+        del host.running["fabricmanager"]
+    assert worst(check(host)) == status
 
 
 def test_a_pending_remap_by_itself_is_a_warning(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def _bind(lab: Lab) -> None:
     """Lay the stand-ins over procfs. A kernel without modules has no /proc/modules, and nothing can be laid there."""
     if not os.path.ismount("/proc/driver"):
         subprocess.run(["mount", "--bind", lab.boot("proc", "driver"), "/proc/driver"], check=False)
+    _bind_sysfs(lab)
     if os.path.exists("/proc/modules") and not os.path.ismount("/proc/modules"):
         with open("/proc/modules", encoding="utf-8") as stream:
             real = [line.rstrip("\n") for line in stream if not kmod.simulated(line.split(" ", 1)[0])]
@@ -57,6 +58,17 @@ def _bind(lab: Lab) -> None:
         with open(lab.boot("proc", "modules"), "w", encoding="utf-8") as stream:
             stream.write("".join(f"{line}\n" for line in real))
         subprocess.run(["mount", "--bind", lab.boot("proc", "modules"), "/proc/modules"], check=False)
+
+
+def _bind_sysfs(lab: Lab) -> None:
+    """Lay the stand-ins over the machine's PCI devices and NUMA nodes; a machine without PCI lacks the first place."""
+    inner = ("/sys/bus/pci", lab.boot("sys", "bus", "pci"))
+    outer = ("/sys/bus", lab.boot("sys", "bus"))
+    nodes = ("/sys/devices/system/node", lab.boot("sys", "node"))
+    for place, source in (inner if os.path.isdir(inner[0]) else outer, nodes):
+        os.makedirs(source, exist_ok=True)
+        if os.path.isdir(place) and not os.path.ismount(place):
+            subprocess.run(["mount", "--bind", source, place], check=False)
 
 
 def _controllers(lab: Lab) -> None:

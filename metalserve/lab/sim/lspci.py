@@ -20,6 +20,7 @@ CLASSES = {
     "0300": "VGA compatible controller",
     "0302": "3D controller",
     "0600": "Host bridge",
+    "0604": "PCI bridge",
     "0680": "Bridge",
 }
 SPEEDS = {1: "2.5GT/s", 2: "5GT/s", 3: "8GT/s", 4: "16GT/s", 5: "32GT/s", 6: "64GT/s"}
@@ -40,6 +41,8 @@ class Function:
         self.driver = ""
         self.modules = ""
         self.extra: list[str] = []
+        self.above = ""  # the bridge or root that it hangs below
+        self.acs: bool | None = None  # a port that redirects peer-to-peer traffic
 
 
 def functions(lab: Lab) -> list[Function]:
@@ -95,7 +98,9 @@ def main(lab: Lab, args: list[str], out: Out, err: Out) -> int:
     if "V" in flags:
         out("lspci version 3.9.0 (simulated in the metalserve lab)")
         return 0
-    for function in functions(lab):
+    from .sysfs import bridges  # here, not above: it stands on this module
+
+    for function in sorted([*functions(lab), *bridges(lab)], key=lambda each: each.bus):
         if not _matches(function, device, slot):
             continue
         _print(function, flags, out)
@@ -179,6 +184,13 @@ def _verbose(function: Function, level: int, out: Out) -> None:
     gen, width, gen_now, width_now = function.link
     speed_word = "ok" if gen_now == gen else "downgraded"
     width_word = "ok" if width_now == width else "downgraded"
-    out("\tCapabilities: [60] Express (v2) Endpoint, MSI 00")
+    if function.acs is not None:
+        sign = "+" if function.acs else "-"
+        out("\tCapabilities: [148 v1] Access Control Services")
+        out("\t\tACSCap:\tSrcValid+ TransBlk+ ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans+")
+        control = f"SrcValid{sign} TransBlk- ReqRedir{sign} CmpltRedir{sign} UpstreamFwd{sign}"
+        out(f"\t\tACSCtl:\t{control} EgressCtrl- DirectTrans-")
+    kind = "Endpoint" if function.pci_class != "0604" else "Downstream Port (Slot+)"
+    out(f"\tCapabilities: [60] Express (v2) {kind}, MSI 00")
     out(f"\t\tLnkCap:\tPort #0, Speed {SPEEDS[gen]}, Width x{width}, ASPM L1, Exit Latency L1 <4us")
     out(f"\t\tLnkSta:\tSpeed {SPEEDS[gen_now]} ({speed_word}), Width x{width_now} ({width_word})")

@@ -45,7 +45,7 @@ def main(lab: Lab, args: list[str], out: Out, err: Out) -> int | None:
         if not found:
             err(f"Failed to open {device or '(no device)'}: No such file or directory")
             return 2
-        values = _smart() if command == "smart-log" else _controller(found[0])
+        values = _smart(lab) if command == "smart-log" else _controller(found[0])
         if as_json:
             out(json.dumps(values, indent=2))
         else:
@@ -144,18 +144,19 @@ def _nested(lab: Lab, found: list[tuple[int, Drive]]) -> dict[str, Any]:
     return {"HostNQN": f"nqn.2014-08.org.nvmexpress:uuid:{host}", "HostID": host, "Subsystems": subsystems}
 
 
-def _smart() -> dict[str, int]:
+def _smart(lab: Lab) -> dict[str, int]:
+    worn = lab.fault("nvme-worn") is not None
     names = (
         "data_units_read data_units_written host_read_commands host_write_commands controller_busy_time "
         "power_cycles power_on_hours unsafe_shutdowns media_errors num_err_log_entries warning_temp_time "
         "critical_comp_time"
     )
     return {
-        "critical_warning": 0,
+        "critical_warning": 1 if worn else 0,  # bit 0: spare blocks below the threshold
         "temperature": 310,  # kelvin
-        "avail_spare": 100,
+        "avail_spare": 6 if worn else 100,
         "spare_thresh": 10,
-        "percent_used": 1,
+        "percent_used": 104 if worn else 1,
         "endurance_grp_critical_warning_summary": 0,
         **dict.fromkeys(names.split(), 0),
     }

@@ -1,4 +1,4 @@
-"""The stand-in for /proc/driver: files in state/boot that the boot unit binds over it, and the device nodes."""
+"""The stand-ins for /proc/driver and sysfs: files in state/boot that the boot unit binds over them; device nodes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 import shutil
 import stat
 
+from . import sysfs
 from .state import Lab
 from .view import gpus
 
 
 def refresh(lab: Lab) -> None:
-    """Bring /proc/driver and /dev/nvidia* in line with the loaded modules."""
+    """Bring /proc/driver, the PCI part of sysfs and /dev/nvidia* in line with the loaded modules and the faults."""
     _driver(lab)
     _modules(lab)
+    sysfs.refresh(lab)
     if lab.system == "/" and os.geteuid() == 0:
         _nodes(lab)
 

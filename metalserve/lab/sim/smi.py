@@ -218,10 +218,10 @@ def _table(lab: Lab, rows: list[Gpu], persistence: bool, out: Out) -> None:
     for gpu in rows:
         model = gpu.model
         name = model["name"] if len(model["name"]) <= 27 else model["name"][:24] + "..."
-        ecc = str(smi_query.uncorrectable(gpu, "volatile")) if model["ecc"] else "N/A"
+        ecc = str(smi_query.uncorrectable(gpu, "volatile")) if gpu.ecc else "N/A"
         fan = "  0%" if model["fan"] else "N/A"
         perf = "P0" if model["brand"] == "NVIDIA" else "P8"
-        power = f"{model['power']['idle']:.0f}W / {model['power']['default']:4.0f}W"
+        power = f"{model['power']['idle']:.0f}W / {gpu.power_limit:4.0f}W"
         used = f"{0:7d}MiB / {model['memory_mib']:6d}MiB"
         on = "On" if persistence else "Off"
         out(f"|{gpu.index:4d}  {name:<31}{on:<3} |   {gpu.smi_bus} Off | {ecc:>20} |")

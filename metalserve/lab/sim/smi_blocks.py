@@ -83,7 +83,7 @@ def reasons(gpu: Gpu) -> list[Node]:
 
 def ecc(gpu: Gpu) -> list[Node]:
     """Block ECC Errors."""
-    on = gpu.model["ecc"]
+    on = gpu.ecc
 
     def errors(span: str) -> list[Node]:
         bad = str(uncorrectable(gpu, span)) if on else NA
@@ -179,8 +179,8 @@ def power(gpu: Gpu) -> list[Node]:
     return [
         ("Average Power Draw", "average_power_draw", f"{power['idle']:.2f} W"),
         ("Instantaneous Power Draw", "instant_power_draw", f"{power['idle']:.2f} W"),
-        ("Current Power Limit", "current_power_limit", f"{power['default']:.2f} W"),
-        ("Requested Power Limit", "requested_power_limit", f"{power['default']:.2f} W"),
+        ("Current Power Limit", "current_power_limit", f"{gpu.power_limit:.2f} W"),
+        ("Requested Power Limit", "requested_power_limit", f"{gpu.power_limit:.2f} W"),
         ("Default Power Limit", "default_power_limit", f"{power['default']:.2f} W"),
         ("Min Power Limit", "min_power_limit", f"{power['minimum']:.2f} W"),
         ("Max Power Limit", "max_power_limit", f"{power['maximum']:.2f} W"),

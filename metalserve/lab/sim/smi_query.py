@@ -31,8 +31,8 @@ def values(gpu: Gpu, total: int, persistence: bool) -> dict[str, tuple[str, str]
     lab, model, slot = gpu.lab, gpu.model, gpu.slot
     memory, clocks, power = model["memory_mib"], model["clocks"], model["power"]
     used = 0
-    ecc = "0" if model["ecc"] else NA
-    mode = "Enabled" if model["ecc"] else NA
+    ecc = "0" if gpu.ecc else NA
+    mode = gpu.ecc_mode if model["ecc"] else NA
     mig = "Disabled" if model["mig"] else NA
     rows = model["remap_banks"] is not None
     domain, bus, device = slot["bus"].split(".")[0].split(":")
@@ -108,8 +108,8 @@ def values(gpu: Gpu, total: int, persistence: bool) -> dict[str, tuple[str, str]
         "power.draw": (draw, "W"),
         "power.draw.average": (draw, "W"),
         "power.draw.instant": (draw, "W"),
-        "power.limit": (f"{power['default']:.2f}", "W"),
-        "enforced.power.limit": (f"{power['default']:.2f}", "W"),
+        "power.limit": (f"{gpu.power_limit:.2f}", "W"),
+        "enforced.power.limit": (f"{gpu.power_limit:.2f}", "W"),
         "power.default_limit": (f"{power['default']:.2f}", "W"),
         "power.min_limit": (f"{power['minimum']:.2f}", "W"),
         "power.max_limit": (f"{power['maximum']:.2f}", "W"),
@@ -147,12 +147,12 @@ def values(gpu: Gpu, total: int, persistence: bool) -> dict[str, tuple[str, str]
         for span in ("volatile", "aggregate"):
             for place in ("device_memory", "dram", "sram", "total"):
                 count = ecc
-                if kind == "uncorrected" and model["ecc"] and place != "sram":
+                if kind == "uncorrected" and gpu.ecc and place != "sram":
                     count = str(uncorrectable(gpu, span))
                 fields[f"ecc.errors.{kind}.{span}.{place}"] = (count, "")
             for place in ("register_file", "l1_cache", "l2_cache", "texture_memory", "cbu"):
                 fields[f"ecc.errors.{kind}.{span}.{place}"] = (NA, "")
-    fields["ecc.errors.uncorrected.aggregate.sram.thresholdExceeded"] = ("No" if model["ecc"] else NA, "")
+    fields["ecc.errors.uncorrected.aggregate.sram.thresholdExceeded"] = ("No" if gpu.ecc else NA, "")
     for part in ("summary", "bandwidth", "route_recovery_in_progress", "route_unhealthy"):
         fields[f"fabric.health.{part}"] = ("N/A", "")
     for part in ("access_timeout_recovery", "incorrect_configuration"):

@@ -144,7 +144,7 @@ def tree(gpu: Gpu, driver: str, persistence: bool) -> list[Node]:
         ("Encoder Stats", "encoder_stats", stats),
         ("FBC Stats", "fbc_stats", stats),
         ("DRAM Encryption Mode", "dram_encryption_mode", blocks.mode(NA, "dram_encryption")),
-        ("ECC Mode", "ecc_mode", blocks.mode("Enabled" if model["ecc"] else NA, "ecc")),
+        ("ECC Mode", "ecc_mode", blocks.mode(gpu.ecc_mode, "ecc")),
         ("ECC Errors", "ecc_errors", blocks.ecc(gpu)),
         (
             "Retired Pages",

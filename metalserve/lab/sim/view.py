@@ -29,6 +29,11 @@ class Gpu:
         self.absent = lab.fault("wrong-gpu-count", position) is not None
         self.lost = lab.fault("gpu-off-bus", position) is not None
         self.hot = lab.fault("thermal-throttle", position) is not None
+        self.braked = lab.fault("power-brake", position) is not None
+        self.ecc_off = lab.fault("ecc-off", position) is not None
+        limited = lab.fault("power-limited", position)
+        power = model["power"]
+        self.power_limit = float(limited.get("watts", power["minimum"])) if limited else power["default"]
         self.remap_pending = lab.fault("remap-pending", position) is not None
         self.remap_failed = lab.fault("remap-failed", position) is not None
         remapped = lab.was_remapped(position)
@@ -63,8 +68,18 @@ class Gpu:
 
     @property
     def event_mask(self) -> int:
-        """Clocks-event (throttle) reasons, NVML bits: idle 0x1; HW slowdown 0x8, SW and HW thermal 0x20, 0x40."""
-        return 0x68 if self.hot else 0x1
+        """Clocks-event (throttle) reasons, NVML bits: idle 0x1; HW slowdown 0x8, thermal 0x20, 0x40, brake 0x80."""
+        return (0x68 if self.hot else 0) | (0x88 if self.braked else 0) or 0x1
+
+    @property
+    def ecc(self) -> bool:
+        """ECC is there and on."""
+        return self.model["ecc"] and not self.ecc_off
+
+    @property
+    def ecc_mode(self) -> str:
+        """ECC mode as nvidia-smi -q prints it."""
+        return "Enabled" if self.ecc else "Disabled" if self.model["ecc"] else "N/A"
 
     @property
     def sm_mhz(self) -> int:
