@@ -52,7 +52,7 @@ def machine(reader: Reader) -> Machine:
 
 
 def _history(text: str) -> tuple[XidEvent, ...] | None:
-    # A journal that cannot be searched is no problem of the observation; the check says that it is not known.
+    # A journal that cannot be searched is no problem of the observation: earlier boots are then not judged.
     return None if text.lstrip().startswith("journalctl: ") else parse_kernel_log(text).events
 
 

@@ -1,7 +1,7 @@
 """Outputs of a real virtual machine with 2 of the 8 GPUs of an H100 board (2026-11-25, driver 580.159.04, no lspci).
 
 UUIDs and serial numbers are replaced. `pcie-tree`, `lspci`, `numa` and `host-state` are put into the form of our
-commands from the values that were read there.
+commands from the values that were read there; hugepages, Secure Boot and IOMMU units were not, they are filled in.
 """
 
 from __future__ import annotations
