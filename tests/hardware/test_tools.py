@@ -328,6 +328,30 @@ def test_arrays() -> None:
     refused("mdadm", tools.MDADM.replace("        Raid Level : raid1\n", ""), "no RAID level")
 
 
+def test_versions_of_610_are_those_of_the_new_names() -> None:
+    text = (
+        "NVIDIA-SMI version  : 610.57.04\nNVML version        : 610.57\n"
+        'DRIVER version      : Deprecated, see "KMD version" instead\n'
+        'CUDA version        : Deprecated, see "CUDA UMD version" instead\n'
+        "KMD version         : 610.57.04\nCUDA UMD version    : 13.3\n"
+    )
+    assert read("smi-version", text) == {"smi": "610.57.04", "nvml": "610.57", "driver": "610.57.04", "cuda": "13.3"}
+    refused("smi-version", text + "KMD version : 580.1\n", "twice")
+
+
+def test_members_of_a_container_tell_of_its_arrays() -> None:
+    text = "/dev/vda:\n          Magic : de11de11\n        state[0] : Optimal, Consistent\n   Raid Level[0] : RAID1\n"
+    (array,) = read("mdadm", text)["arrays"]
+    assert (array["form"], array["level"], array["state"]) == ("examine", "raid1", ["optimal", "consistent"])
+
+
+@pytest.mark.parametrize("prompt", ["root@host:~# ", "[user@node-1 ~]$ nvidia-smi", "(base) root@c0ffee:/work# exit"])
+def test_prompts_around_an_output_do_no_harm(prompt: str) -> None:
+    text = f"{prompt}\n{samples.NVLINK_PAIR}{prompt}\n"
+    assert read("nvlink-status", text) == read("nvlink-status", samples.NVLINK_PAIR)
+    assert len(read("smi-list", f"{prompt}\n{samples.SMI_LIST}{prompt}\n")["gpus"]) == 2
+
+
 def test_lspci_in_all_forms() -> None:
     first, second = read("lspci", tools.LSPCI_RECORDS)["devices"]
     assert (first["address"], first["class_code"], first["device_id"]) == ("0000:3b:00.0", "0302", "2330")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from metalserve.hardware.parsers.text import ParseError, clean, first_line, integer
 
 _HEAD = re.compile(r"(/dev/[A-Za-z0-9_/.:-]{1,80}):\s*")
-_PAIR = re.compile(r"\s*([A-Za-z][A-Za-z ]{1,30}?) : {0,3}(.*?)\s*")
+_PAIR = re.compile(r"\s*([A-Za-z][A-Za-z ]{1,30}?(?:\[\d{1,3}\])?) : {0,3}(.*?)\s*")
 _MEMBER = re.compile(r"\s*(\d{1,4}|-)\s+\d{1,6}\s+\d{1,6}\s+(\d{1,4}|-)\s+(\S.{0,60}?)\s*")
 _DEVICE = re.compile(r"(/dev/[A-Za-z0-9_/.:-]{1,80})$")
 
@@ -99,6 +99,10 @@ def _pair(key: str, value: str, array: MdArray) -> None:
         setattr(array, counts[key], integer(value))
     elif key == "Raid Level":
         array.level = value or None
+    elif key.startswith("Raid Level["):  # a member of a DDF container tells of each array in it
+        array.level = ", ".join(dict.fromkeys([*(array.level or "").split(", "), value.lower()])).removeprefix(", ")
+    elif key.startswith("state["):
+        array.state = list(dict.fromkeys([*array.state, *(part.strip().lower() for part in value.split(","))]))
     elif key == "State":
         array.state = [part.strip() for part in value.split(",") if part.strip()]
     elif key.endswith(" Status") and "%" in value:

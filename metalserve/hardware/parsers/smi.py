@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from metalserve.hardware.parsers.text import ParseError, clean, first_line, pci_address
+from metalserve.hardware.parsers.text import ParseError, clean, first_line, is_prompt, pci_address
 from metalserve.hardware.values import SmiState
 
 # Spellings collected from captures; nvidia-smi may say them on stderr with status 0 (seen with a lost GPU).
@@ -169,7 +169,9 @@ def parse_smi_list(text: str) -> tuple[ListedGpu, ...]:
         elif mig and gpus:
             last = gpus.pop()
             gpus.append(ListedGpu(last.index, last.name, last.uuid, (*last.mig, (mig.group(1), mig.group(3)))))
-        elif line.strip() and not _LOST.search(line) and not (not gpus and "nvidia-smi" in line):  # a pasted prompt
+        elif (
+            line.strip() and not _LOST.search(line) and not is_prompt(line) and not (not gpus and "nvidia-smi" in line)
+        ):  # a pasted prompt
             raise ParseError(f"not a line of `nvidia-smi -L`: {line.strip()[:80]!r}")
     if not gpus:
         raise ParseError(f"no GPU listed; the text begins with {first_line(text)!r}")

@@ -37,11 +37,14 @@ def parse_smi_version(text: str) -> SmiVersion:
         if read is None or name is None:
             continue
         value = read.group(2)
-        if found.get(name, value) != value:
+        if absent(value) or "deprecated" in line.lower():  # 610 names the driver twice, once to say that
+            found.setdefault(name, None)
+            continue
+        if found.get(name) not in (None, value):
             raise ParseError(f"{name} version comes twice: {found[name]} and {value}")
-        if not absent(value) and not _NUMBER.fullmatch(value):
+        if not _NUMBER.fullmatch(value):
             raise ParseError(f"{value!r} is no version of {name}")
-        found[name] = None if absent(value) else value
+        found[name] = value
     if "smi" not in found or "nvml" not in found:
         raise ParseError(f"no versions of nvidia-smi and NVML; the text begins with {first_line(text)!r}")
     return SmiVersion(found["smi"], found["nvml"], found.get("driver"), found.get("cuda"))

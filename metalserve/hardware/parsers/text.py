@@ -14,6 +14,7 @@ _ADDRESS = re.compile(
     r"(?<![0-9a-f])(?<![0-9a-f]:)(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?(?![0-9a-f:])",
     re.IGNORECASE,
 )
+_PROMPT = re.compile(r"\s*(?:\([\w.-]{1,40}\) ?)?\[?[\w.-]{1,60}@[\w.-]{1,80}[: ][^#$%]{0,120}[#$%](?:\s|$)")
 _NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
 _NOTHING = {"", "n/a", "not supported", "not available", "unknown error", "gpu is lost", "insufficient permissions"}
 _GENERATION_BY_GT_S = {
@@ -57,6 +58,11 @@ def first_line(text: str, limit: int = 160) -> str:
             line = line.strip()
             return line if len(line) <= limit else line[:limit] + "..."
     return ""
+
+
+def is_prompt(line: str) -> bool:
+    """Tell whether a line is a shell's prompt (`root@host:~# `), pasted with the output above or below it."""
+    return bool(_PROMPT.match(line))
 
 
 def pci_address(text: str) -> str | None:

@@ -18,6 +18,8 @@ from metalserve.hardware.parsers.smi_words import parse_smi_fields, parse_smi_ve
 from metalserve.hardware.parsers.smi_xml import parse_smi_xml
 from metalserve.hardware.readable.kind import Kind, marks, of_smi, plain
 
+_ALONE = re.compile(r"[a-z][a-z0-9_]*(?: \[.+\])?|[a-z][a-z0-9_]*(?:\.[A-Za-z0-9_]+)+(?: \[.+\])?")
+
 
 def _report(report: SmiReport) -> dict[str, Any]:
     return {
@@ -67,7 +69,9 @@ def _smi_csv(text: str) -> dict[str, Any]:
 
 
 def _looks_csv(text: str) -> bool:
-    return any(is_csv_header([cell.strip() for cell in line.split(",")]) for line in text.splitlines()[:20])
+    lines = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()[:20]]
+    # One word alone is a field of nvidia-smi only in lower case or with a dot: prose and symbols are full of others.
+    return any(is_csv_header(cells) and (len(cells) > 1 or _ALONE.fullmatch(cells[0])) for cells in lines)
 
 
 def _smi_version(text: str) -> dict[str, Any]:
