@@ -37,7 +37,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "nvme-list": (samples.NVME_V1, samples.NVME_V2, samples.NVME_TABLE),
     "nvme-smart": (samples_tools.SMART_1, samples_tools.SMART_2, samples_tools.SMART_JSON),
     "nvme-id-ctrl": (samples_tools.ID_CTRL, samples_tools.ID_CTRL_JSON),
-    "lsblk": (samples_tools.LSBLK, samples_tools.LSBLK_JSON, fixture("lsblk.txt")),
+    "lsblk": (samples_tools.LSBLK, samples_tools.LSBLK_JSON, samples_tools.LSBLK_PAIRS, fixture("lsblk.txt")),
     "findmnt": (samples_tools.FINDMNT, samples_tools.FINDMNT_JSON),
     "mdadm": (samples_tools.MDADM, samples_tools.MDADM_EXAMINE),
     "dcgm": (

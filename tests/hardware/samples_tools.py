@@ -308,6 +308,10 @@ LSBLK_JSON = json.dumps(
     indent=2,
 )
 
+LSBLK_PAIRS = """NAME="/dev/sda" TYPE="disk" SIZE="959656755200" ROTA="0" MODEL="EXAMPLE   " MOUNTPOINT="" PKNAME=""
+NAME="/dev/sda1" TYPE="part" SIZE="209715200" ROTA="0" MODEL="" MOUNTPOINT="/boot/efi" PKNAME="/dev/sda"
+"""
+
 FINDMNT = """TARGET          SOURCE         FSTYPE OPTIONS
 /               /dev/md0       ext4   rw,relatime
 ├─/dev          udev           devtmpfs rw,nosuid
@@ -403,7 +407,9 @@ LSPCI_DETAILS = """3b:00.0 3D controller: NVIDIA Corporation Device 2330 (rev a1
 \t!!! Unknown header type 7f
 """
 
-FABRIC_LOG = """[Feb 25 2025 13:59:45] [INFO] [tid 1803] Received an inband message
+FABRIC_LOG = """[Feb 25 2025 13:59:45] [INFO] [tid 1803] Received an inband message:  Message header details: type:4
+Message payload details:Team release request: Flags:0
+
 [Jul 09 2024 18:14:07] [ERROR] [tid 127] detected NVSwitch non-fatal error 12028 on fid 0 on NVSwitch pci bus id \
 00000000:86:00.0 physical id 3 port 61
 [Jul 23 2024 07:53:55] [ERROR] [tid 841] detected NVSwitch fatal error 20034 on fid 0 on NVSwitch pci bus id \
@@ -426,7 +432,7 @@ order) for group 'tp:0' out of potential backends: ['CUSTOM', 'PYNCCL'].
 (Worker_TP1 pid=102) INFO 11-20 10:01:01 [gpu_model_runner.py:1140] Model loading took 65.49 GiB and 53.5 seconds
 (Worker_TP0 pid=101) INFO 11-20 10:01:20 [gpu_worker.py:349] Available KV cache memory: 4.81 GiB
 (EngineCore pid=100) INFO 11-20 10:01:21 [kv_cache_utils.py:1229] GPU KV cache size: 31,488 tokens
-(EngineCore pid=9) INFO 11-20 10:01:21 [kv_cache_utils.py:1234] Maximum concurrency for 8,192 tokens per request: 3.84x
+(EngineCore pid=9) INFO 11-20 10:01:21 [kv.py:1234] Maximum concurrency for 8,192 tokens per request: 3.84x
 (Worker_TP0 pid=101) INFO 11-20 10:01:40 [gpu_model_runner.py:1800] Graph capturing finished in 18 secs, took 0.52 GiB
 INFO 11-20 10:01:41 [core.py:160] init engine (profile, create kv cache, warmup model) took 40.10 seconds
 INFO:     Application startup complete.

@@ -308,6 +308,8 @@ def test_block_devices_and_mounts() -> None:
     assert (tree[3]["mountpoints"], tree[0]["size_bytes"]) == (["/"], round(894.3 * 1024**3))
     disk, part = read("lsblk", tools.LSBLK_JSON)["devices"]
     assert (disk["size_bytes"], part["size_bytes"], part["mountpoints"]) == (960197124096, 1024**3, ["/boot"])
+    whole, boot = read("lsblk", tools.LSBLK_PAIRS)["devices"]
+    assert (whole["children"], boot["parent"], boot["size_bytes"]) == (1, "/dev/sda", 209715200)
     assert [m["target"] for m in read("findmnt", tools.FINDMNT)["mounts"]] == ["/", "/dev", "/dev/shm", "/srv/models"]
     assert read("findmnt", tools.FINDMNT_JSON)["mounts"][1]["more"] == {"size": "7T"}
     refused("findmnt", tools.FINDMNT.replace("ext4   rw,relatime\n", "ext4\nrw,relatime\n"), "cells|not understood")

@@ -41,7 +41,7 @@ class BlockDevice:
 
 
 def parse_lsblk(text: str) -> tuple[BlockDevice, ...]:
-    """Read `lsblk`, with `-J` or as a tree with columns NAME, SIZE and TYPE.
+    """Read `lsblk`, with `-J`, `-P`, or as a tree with columns NAME, SIZE and TYPE.
 
     Raises:
         ParseError: neither form, or a damaged row.
@@ -50,7 +50,26 @@ def parse_lsblk(text: str) -> tuple[BlockDevice, ...]:
     if re.search(r"(?m)^[ \t]*\{", body):
         data, _ = find_object(body, ("blockdevices",))
         return tuple(_json_device(d, 0) for d in objects(data.get("blockdevices"), "lsblk: `blockdevices`"))
+    if re.search(r'(?m)^(?:[A-Z:%-]{2,20}="[^"\n]*" ?){2,}$', body):
+        return _pairs(body)
     return _tree(body)
+
+
+def _pairs(body: str) -> tuple[BlockDevice, ...]:
+    """Read `lsblk -P`: lines of KEY="value", the parent in PKNAME."""
+    devices: list[BlockDevice] = []
+    top: list[BlockDevice] = []
+    for line in body.splitlines():
+        if not line.strip():
+            continue
+        if not re.fullmatch(r'\s*(?:[A-Z:%-]{2,20}="[^"]*"\s*)+', line):
+            raise ParseError(f"lsblk: line not understood: {line.strip()[:80]!r}")
+        values = {key.lower(): value.strip() for key, value in re.findall(r'([A-Z:%-]{2,20})="([^"]*)"', line)}
+        device = _json_device({key: value or None for key, value in values.items()}, 0)
+        parent = next((d for d in devices if values.get("pkname") in (d.name, d.name.rpartition("/")[2])), None)
+        (parent.children if parent and values.get("pkname") else top).append(device)
+        devices.append(device)
+    return tuple(top)
 
 
 def _json_device(data: dict[str, Any], level: int) -> BlockDevice:

@@ -84,7 +84,7 @@ def parse_fabric_log(text: str) -> FabricLog:
             event = _event(journal.group(2), None, None)
             if event.kind not in ("other", "nvlink") or _TROUBLE.search(event.message):
                 events.append(event)
-        elif line:
+        elif line and not (count and line.startswith("Message ")):  # an entry of several lines goes on
             notes.append(line[:200])
     if not count:
         raise ParseError(f"no line of fabric manager; the text begins with {first_line(text)!r}")

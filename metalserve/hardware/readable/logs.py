@@ -44,7 +44,7 @@ _VLLM = (
 )
 _KERNEL = (
     r"NVRM: |SXid \(|Xid \(|\bnvidia(?:-[a-z0-9]{1,16})?(?: [0-9a-f:.]{7,16})?: |"  # the driver's own lines
-    r"^\[ {0,8}\d{1,9}\.\d{6}\]|^\d{1,3},\d{1,12},\d{1,15},[-c]|"  # any line of a kernel
+    r"^(?:<\d{1,3}>)?\[ {0,8}\d{1,9}\.\d{6}\]|^\d{1,3},\d{1,12},\d{1,15},[-c]|"  # any line of a kernel
     r"^kern {0,4}:[a-z]{3,7} {0,4}:|\bkernel: "
 )
 

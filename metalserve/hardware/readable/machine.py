@@ -99,7 +99,12 @@ MACHINE_KINDS: Final = (
         marks(r'NVME Identify Controller|^[ \t]*"?subnqn"?\s*:'),
     ),
     Kind("nvme-list", "nvme list, also -o json", _nvme_list, marks(r'"Devices" ?:|^Node +.{0,60}\bSN\b')),
-    Kind("lsblk", "lsblk, also -J", _lsblk, marks(r'"blockdevices" ?:|^NAME +.{0,200}\bTYPE\b')),
+    Kind(
+        "lsblk",
+        "lsblk, also -J, -P",
+        _lsblk,
+        marks(r'"blockdevices" ?:|^K?NAME="[^"\n]{1,100}" |^NAME +.{0,200}\bTYPE\b'),
+    ),
     Kind("findmnt", "findmnt, also -J", _findmnt, marks(r'"filesystems" ?:|^TARGET +SOURCE\b')),
     Kind("mdadm", "mdadm --detail, also --examine", _mdadm, marks(r"^ {2,20}Raid Level(?:\[\d{1,3}\])? : ")),
     Kind(
