@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -25,13 +24,11 @@ from metalserve.hardware.parsers.smi import parse_smi_csv, parse_smi_list, smi_f
 from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError
 from metalserve.hardware.parsers.topo import parse_topo
-from metalserve.hardware.readable import KINDS, read_any
 from metalserve.hardware.section import Section
 from metalserve.settings import ExpectSettings
 from metalserve.verify.topology import check_node
 
 from . import samples
-from .kinds import SAMPLES
 
 PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "topo": (parse_topo, samples.TOPO_2_BRIDGED),
@@ -49,10 +46,6 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "module": (parse_loaded_driver, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.129.06  Thu\n"),
     "version": (parse_version, "Fabric Manager version is : 580.178.04\n"),
     "modules": (parse_modules, "nvidia 1 2\n"),
-}
-KIND_TEXTS = {
-    **{f"read {name}": (KINDS[name].read, texts) for name, texts in SAMPLES.items()},
-    "recognise": (read_any, tuple(text for texts in SAMPLES.values() for text in texts)),
 }
 
 SECTIONS = {
@@ -84,52 +77,6 @@ def damaged(draw: st.DrawFn, text: str) -> str:
     return text
 
 
-@st.composite
-def mangled(draw: st.DrawFn, texts: tuple[str, ...]) -> str:
-    """A sample as mail, terminals and web forms leave it: cut, wrapped, joined, doubled, coloured, without tabs."""
-    text = draw(st.sampled_from(texts))
-    for _ in range(draw(st.integers(1, 3))):
-        lines = text.split("\n")
-        at = draw(st.integers(0, len(lines) - 1))
-        change = draw(st.sampled_from(["cut", "join", "wrap", "double", "drop", "swap", "tabs", "ansi", "cr", "flip"]))
-        if change == "cut":
-            text = text[: draw(st.integers(0, len(text)))]
-        elif change == "join":
-            text = "\n".join([*lines[:at], "".join(lines[at : at + 2]), *lines[at + 2 :]])
-        elif change == "wrap":
-            half = len(lines[at]) // 2
-            text = "\n".join([*lines[:at], lines[at][:half], lines[at][half:], *lines[at + 1 :]])
-        elif change == "double":
-            text = "\n".join([*lines[:at], lines[at], *lines[at:]])
-        elif change == "drop":
-            text = "\n".join(lines[:at] + lines[at + 1 :])
-        elif change == "swap":
-            text = "\n".join([*lines[at:], *lines[:at]])
-        elif change == "tabs":
-            text = text.replace("\t", draw(st.sampled_from(["", " ", "        "])))
-        elif change == "ansi":
-            text = "\n".join([*lines[:at], f"\x1b[4m{lines[at]}\x1b[0m", *lines[at + 1 :]])
-        elif change == "cr":
-            text = text.replace("\n", "\r\n")
-        else:
-            text = draw(damaged(text))
-    return text
-
-
-@pytest.mark.parametrize("name", sorted(KIND_TEXTS))
-@settings(max_examples=60, deadline=timedelta(seconds=3))
-@given(data=st.data())
-def test_kinds_raise_only_their_own_error_and_give_json(name: str, data: st.DataObject) -> None:
-    read, texts = KIND_TEXTS[name]
-    text = data.draw(st.one_of(mangled(texts), st.text(max_size=200)))
-    try:
-        found = read(text)
-    except ParseError as error:
-        assert str(error)
-    else:
-        json.dumps(found[1] if isinstance(found, tuple) else found, allow_nan=False)
-
-
 @pytest.mark.parametrize("name", sorted(PARSERS))
 @settings(max_examples=150, deadline=timedelta(seconds=2))
 @given(data=st.data())
@@ -156,30 +103,11 @@ def test_merging_and_checking_never_raise(data: st.DataObject) -> None:
         assert str(finding)
 
 
-HOSTILE = (
-    "a" * 200_000,
-    "[" * 50_000,
-    "{" * 50_000,
-    '{"a":' * 20_000,
-    "GPU0 " * 40_000,
-    "0000:" * 40_000,
-    "Xid (" * 40_000,
-    "| " * 60_000,
-    " : " * 40_000,
-    "1 " * 60_000,
-    "\n" * 100_000,
-    "NVIDIA-SMI 1.1 " * 8_000,
-    "vllm:a{" * 20_000,
-    "Link 0: " * 20_000,
-)
-
-
-@pytest.mark.parametrize("name", sorted({*PARSERS, *KIND_TEXTS}))
+@pytest.mark.parametrize("name", sorted(PARSERS))
 def test_parsers_do_not_hang_on_long_hostile_text(name: str) -> None:
-    parser, known = PARSERS[name] if name in PARSERS else KIND_TEXTS[name]
-    sample = known if isinstance(known, str) else known[0]
+    parser, sample = PARSERS[name]
     started = time.process_time()
-    for text in (*HOSTILE, sample * 50, sample.replace("\n", " ") * 20):
+    for text in ("a" * 200_000, "[" * 50_000, "GPU0 " * 40_000, "0000:" * 40_000, sample * 200, "Xid (" * 40_000):
         with contextlib.suppress(ParseError):
             parser(text)
-    assert time.process_time() - started < 8
+    assert time.process_time() - started < 5

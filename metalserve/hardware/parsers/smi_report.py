@@ -47,7 +47,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuDetails:
+class ReportDetails:
     """What the report tells of a GPU beyond `Gpu`; `None` means not printed or not understood.
 
     Attributes:
@@ -106,7 +106,7 @@ class SmiReport:
     attached: int | None
     gpus: tuple[Gpu, ...]
     trees: tuple[Node, ...]
-    details: tuple[GpuDetails, ...] = ()
+    details: tuple[ReportDetails, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -162,11 +162,11 @@ def gpu_of(index: int, block: Node, address: str, driver: str | None, layout: La
     )
 
 
-def details_of(block: Node, layout: Layout) -> GpuDetails:
+def details_of(block: Node, layout: Layout) -> ReportDetails:
     """Take from a GPU's block what `Gpu` has no room for."""
     take = _Taker(block, layout).take
     serial, vbios, state = take("serial"), take("vbios"), take("performance_state")
-    return GpuDetails(
+    return ReportDetails(
         serial=None if absent(serial) else serial,
         vbios=None if absent(vbios) else vbios,
         ecc_enabled=flag(take("ecc_mode")),

@@ -17,6 +17,7 @@ from metalserve.hardware.parsers.smi_table import parse_smi_table
 from metalserve.hardware.parsers.smi_words import parse_smi_fields, parse_smi_version
 from metalserve.hardware.parsers.smi_xml import parse_smi_xml
 from metalserve.hardware.readable.kind import Kind, marks, of_smi, plain
+from metalserve.hardware.values import Gpu
 
 _ALONE = re.compile(r"[a-z][a-z0-9_]*(?: \[.+\])?|[a-z][a-z0-9_]*(?:\.[A-Za-z0-9_]+)+(?: \[.+\])?")
 
@@ -26,9 +27,14 @@ def _report(report: SmiReport) -> dict[str, Any]:
         "driver": report.driver,
         "cuda": report.cuda,
         "attached": report.attached,
-        "gpus": [{**plain(gpu), **plain(details)} for gpu, details in zip(report.gpus, report.details, strict=True)],
+        "gpus": [{**_flat(gpu), **plain(details)} for gpu, details in zip(report.gpus, report.details, strict=True)],
         "notes": list(report.notes),
     }
+
+
+def _flat(gpu: Gpu) -> dict[str, Any]:
+    """The fields of `Gpu` that are single values or lists: an object inside would have no place on the page."""
+    return {key: value for key, value in plain(gpu).items() if key != "details"}
 
 
 def _smi_q(text: str) -> dict[str, Any]:
