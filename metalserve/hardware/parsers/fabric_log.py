@@ -73,8 +73,8 @@ def parse_fabric_log(text: str) -> FabricLog:
     count = 0
     for line in clean(text).splitlines():
         line = line[:2000].strip()
-        found = _LINE.search(line)
-        journal = None if found else _JOURNAL.search(line)
+        found = _LINE.search(line) if "[tid " in line else None
+        journal = _JOURNAL.search(line) if not found and "nv-fabricmanager" in line else None
         if found:
             count += 1
             if found.group(2) in _BAD:
@@ -93,8 +93,8 @@ def parse_fabric_log(text: str) -> FabricLog:
 
 def _event(message: str, level: str | None, time: str | None) -> FabricEvent:
     low = message.lower()
-    switch = _SWITCH.search(message)
-    port, physical = _PORT.search(message), _PHYSICAL.search(message)
+    switch = _SWITCH.search(message) if "NVSwitch" in message else None
+    port, physical = (_PORT.search(message), _PHYSICAL.search(message)) if switch else (None, None)
     kind = f"nvswitch-{switch.group(1)}" if switch else next((k for words, k in _KINDS if words in low), "other")
     where = re.search(r"pci bus id (\S{7,20})", message)
     return FabricEvent(

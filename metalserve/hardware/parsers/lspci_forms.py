@@ -10,7 +10,7 @@ from metalserve.hardware.parsers.text import ParseError, clean, first_line, inte
 
 _ADDRESS = r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 _HEAD = re.compile(rf"({_ADDRESS}) (\S.*)", re.IGNORECASE)
-_GLUED = re.compile(rf"{_ADDRESS} [A-Z0-9][^:]{{2,60}}: ", re.IGNORECASE)
+_GLUED = re.compile(r":[0-9a-f]{2}\.[0-7] [A-Z0-9][^:]{2,60}: ", re.IGNORECASE)
 _IDS = re.compile(r"\[([0-9a-f]{4}):([0-9a-f]{4})\]", re.IGNORECASE)
 _CODE = re.compile(r" ?\[([0-9a-f]{4})\]$", re.IGNORECASE)
 _NUMERIC = re.compile(r"([0-9a-f]{4}): ([0-9a-f]{4}):([0-9a-f]{4})(?: |$)", re.IGNORECASE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Final
 
 from metalserve.hardware.parsers.fabric_log import parse_fabric_log
@@ -14,7 +13,7 @@ from metalserve.hardware.readable.kind import Kind, marks, plain
 
 def _kernel_log(text: str) -> dict[str, Any]:
     log = parse_kernel_log(text)
-    return {"events": [asdict(event) for event in log.events], "notes": list(log.notes)}
+    return {"events": [plain(event) for event in log.events], "notes": list(log.notes)}
 
 
 def _fabric_log(text: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Final
 
 from metalserve.hardware.parsers.blockdev import BlockDevice, parse_findmnt, parse_lsblk
@@ -25,21 +24,21 @@ def _lspci(text: str) -> dict[str, Any]:
 
 
 def _device(function: PciFunction) -> dict[str, Any]:
-    device = asdict(function)
+    device: dict[str, Any] = plain(function)
     del device["link"]
     return device
 
 
 def _link(link: Link) -> dict[str, Any]:
-    return {**asdict(link), "downgraded": "downgraded" in (link.speed_note, link.width_note)}
+    return {**plain(link), "downgraded": "downgraded" in (link.speed_note, link.width_note)}
 
 
 def _sysfs_links(text: str) -> dict[str, Any]:
-    return {"links": [asdict(link) for link in parse_sysfs_links(text)]}
+    return {"links": [plain(link) for link in parse_sysfs_links(text)]}
 
 
 def _nvme_list(text: str) -> dict[str, Any]:
-    drives = [asdict(drive) for drive in parse_nvme_list(text)]
+    drives = [plain(drive) for drive in parse_nvme_list(text)]
     for drive in drives:
         del drive["link"]
     return {"drives": drives}
