@@ -117,6 +117,15 @@ def test_a_table_with_a_lost_gpu_names_it() -> None:
     assert table["timestamp"] == "Thu Jan  1 00:00:00 2026"
 
 
+def test_a_gpu_in_error_keeps_what_the_table_still_tells() -> None:
+    text = tools.SMI_TABLE_OLD.replace("|   0  Tesla K80           On ", "|   0  ERR!                On ").replace(
+        "| N/A   27C    P8    27W / 149W |", "|ERR!   29C ERR!    ERR! / 250W |"
+    )
+    (gpu,) = read("smi-table", text)["gpus"]
+    assert (gpu["name"], gpu["power_w"], gpu["power_limit_w"], gpu["temperature_c"]) == (None, None, 250.0, 29.0)
+    assert (gpu["performance_state"], gpu["memory_mib"], gpu["pci"]) == (None, 11519, "0000:03:00.0")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -183,6 +192,16 @@ def test_dcgm_tables() -> None:
     assert [t["status"] for t in three["tests"]] == ["Pass", "Warn", "Pass", "Fail"]
     assert three["tests"][3]["gpus"] == {"1": "Fail"}
     assert "GPU 0 Host to GPU bandwidth: 12.37 GB/s" in three["tests"][2]["info"][0]
+
+
+def test_dcgm_rows_about_one_gpu_and_long_lists_of_devices() -> None:
+    text = tools.DCGM_4_TABLE.replace("| Warning                   |", "| Warning: GPU1             |").replace(
+        "| 2330, 2330                                     |\n",
+        "| 2330, 2330                                     |\n"
+        "|                           | 2330                                           |\n",
+    )
+    run = read("dcgm", text)
+    assert (run["device_ids"], len(run["tests"][2]["warnings"])) == (["2330"] * 3, 1)
 
 
 def test_dcgm_json_of_both_layouts() -> None:
@@ -431,6 +450,8 @@ def test_vllm_logs() -> None:
     assert (failed[0]["available"], failed[0]["total"], failed[0]["needed"]) == (27.28, 31.86, 28.67)
     assert (failed[1]["needed"], failed[1]["estimated_max_model_len"]) == (4.0, 21440)
     assert read("vllm-log", tools.VLLM_FAILED)["gpu_blocks"] == 7281
+    short = tools.VLLM_LOG.replace("KV cache memory: 4.81", "KV cache memory: -2.28")
+    assert read("vllm-log", short)["kv_cache"] == -2.28
 
 
 def test_metrics() -> None:

@@ -29,7 +29,7 @@ _RESULT = re.compile(
 )
 _ENTITY = re.compile(r"(GPU|CPU|Switch|NvSwitch) ?(\d{1,4}): (Pass|Fail|Warn|Skip|Not ?Run|Error)", re.IGNORECASE)
 _META = {"DCGM Version": "version", "Driver Version Detected": "driver"}
-_NOTE_ROWS = ("Warning", "Error", "Info")
+_NOTE_ROW = re.compile(r"(Warning|Error|Info)(?:: ?[A-Za-z]{2,10} ?\d{1,4})?")
 _BROKEN = re.compile(
     r"unable to (?:establish a connection|connect)|Diagnostic could not be run|Error: .{1,120}", re.IGNORECASE
 )
@@ -204,16 +204,17 @@ def _row(
     if category == "Metadata":
         if label in _META:
             setattr(run, _META[label], value)
-        elif label == "GPU Device IDs Detected":
-            run.device_ids = [part.strip() for part in value.split(",") if part.strip()]
+        elif label in ("GPU Device IDs Detected", ""):  # many GPUs need a second row
+            run.device_ids += [part.strip() for part in value.split(",") if part.strip()]
         return None
     entity = _ENTITY.fullmatch(value)
     if not label and entity and run.tests:
         if entity.group(1).upper() == "GPU":
             run.tests[-1].gpus[entity.group(2)] = _status(entity.group(3), run.tests[-1].name)
         return None
-    if label in _NOTE_ROWS and run.tests:
-        store = run.tests[-1].info if label == "Info" else run.tests[-1].warnings
+    note = _NOTE_ROW.fullmatch(label)
+    if note and run.tests:
+        store = run.tests[-1].info if note.group(1) == "Info" else run.tests[-1].warnings
         store.append(_raw(line))
         return store
     if not label and continued:

@@ -54,7 +54,7 @@ class TableGpu:
     """
 
     index: int
-    name: str
+    name: str | None
     mode: str | None = None
     pci: str | None = None
     ecc_uncorrectable: int | None = None
@@ -192,7 +192,7 @@ def _gpu(first: re.Match[str], bus: str, ecc: str, table: SmiTable) -> None:
     table.gpus.append(
         TableGpu(
             index=index,
-            name=first.group(2),
+            name=None if absent(first.group(2)) else first.group(2),
             mode=None if absent(first.group(3)) else first.group(3),
             pci=pci_address(bus),
             ecc_uncorrectable=integer(ecc),
@@ -229,10 +229,10 @@ def _second(gpu: TableGpu, cells: list[str]) -> TableGpu:
 
 
 def _halves(cell: str, index: int) -> tuple[str, str]:
-    if absent(cell):  # "Not Supported" or "N/A" instead of two measures
-        return "", ""
     # N/A holds a slash itself; between two measures there are blanks around it.
     parts = re.split(r"\s+/\s*|(?<=[WB%])\s*/\s*", cell)
+    if len(parts) == 1 and absent(cell):  # "Not Supported" or "N/A" instead of two measures
+        return "", ""
     if len(parts) != 2:
         raise ParseError(f"GPU {index}: {cell[:40]!r} is no pair of measures")
     return parts[0].strip(), parts[1].strip()

@@ -18,7 +18,7 @@ _WORKER = re.compile(
 )
 _TOKENS = re.compile(rf"GPU KV cache size: {_COUNT} tokens")
 _CONCURRENCY = re.compile(rf"Maximum concurrency for {_COUNT} tokens per request: (\d{{1,7}}(?:\.\d{{1,3}})?)x")
-_KV = re.compile(rf"Available KV cache memory: {_SIZE}")
+_KV = re.compile(rf"Available KV cache memory: (-?){_SIZE}")  # below zero when the weights leave no room
 _WEIGHTS = re.compile(rf"(?:Loading model weights|Model loading) took {_SIZE}")
 _LOAD = re.compile(
     r"Model loading took .{1,40}? and (\d{1,7}(?:\.\d{1,6})?) seconds"
@@ -166,9 +166,9 @@ def _figures(line: str, log: VllmLog) -> bool:
         log.max_concurrency = float(concurrency.group(2))
         told = True
     if kv := _KV.search(line):
-        size = float(kv.group(1))
+        size = float(kv.group(1) + kv.group(2))
         if log.kv_cache is None or size < log.kv_cache:
-            log.kv_cache, log.kv_cache_unit = size, kv.group(2)
+            log.kv_cache, log.kv_cache_unit = size, kv.group(3)
         told = True
     if weights := _WEIGHTS.search(line):
         size = float(weights.group(1))
