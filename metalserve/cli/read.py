@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _split(words: tuple[str, ...]) -> tuple[Kind | None, tuple[str, ...]]:
     first, rest = words[0], words[1:]
     if first in KINDS:
         return KINDS[first], rest or ("-",)
-    if first != "-" and not Path(first).exists():
+    if re.fullmatch(r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*", first) and not Path(first).exists():
         hint = suggestion(first, KINDS) or f"; kinds are {', '.join(KINDS)}"
         raise MetalserveError(f"{first!r} is neither a kind nor a file{hint}")
     return None, words

@@ -95,6 +95,14 @@ def test_broken_smi_is_an_error_that_says_so() -> None:
     assert json.loads(run("smi-csv", "-", "--json", text=lost).output)["unreachable"] == ["0000:1b:00.0"]
 
 
+def test_a_missing_file_does_not_end_the_others(tmp_path: Path) -> None:
+    good = tmp_path / "good.txt"
+    good.write_text(samples.SMI_LIST)
+    missing = str(tmp_path / "missing.txt")
+    first, second = (json.loads(line) for line in run(missing, str(good), "--json").output.splitlines())
+    assert (first["file"], "cannot be read" in first["error"], second["kind"]) == (missing, True, "smi-list")
+
+
 def test_damage_is_told_as_what_the_text_looks_like() -> None:
     read = json.loads(run("-", "--json", text=samples.TOPO_2_BRIDGED.replace("NV12\tSYS", "NV12SYS")).output)
     assert read["kind"] == "topo"
