@@ -264,6 +264,12 @@ def test_nccl_reads_timestamps_and_columns_by_iteration() -> None:
     assert (read_wide["busbw_out_of_place"], read_wide["busbw_in_place"]) == (69.44, 69.91)
 
 
+@pytest.mark.parametrize("label", ["[1,0]<stdout>:", "   [1,0]<stdout>: ", "0: "])
+def test_nccl_lines_may_bear_the_launchers_label(label: str) -> None:
+    labelled = "".join(label + line for line in tools.NCCL_2_17.splitlines(keepends=True))
+    assert read("nccl", labelled) == read("nccl", tools.NCCL_2_17)
+
+
 def test_a_torn_row_is_reported_and_refused_at_the_largest_size() -> None:
     small = tools.NCCL_2_17.replace("   25.10   41.78", "node1:42:42 [0] NCCL INFO torn\n   25.10   41.78")
     assert "row not understood" in read("nccl", small)["notes"][0]

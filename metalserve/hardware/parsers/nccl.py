@@ -20,6 +20,7 @@ _RANK = re.compile(
     r"#?\s*Rank\s+(\d{1,6})\s+(?:Group\s+\d{1,4}\s+)?Pid\s+\d{1,12} on\s+(\S{1,120}) "
     r"device\s+(\d{1,4}) \[([^\]]{1,20})\] (.{1,80})"
 )
+_LABEL = re.compile(r"^\s*(?:\[\d{1,6},\d{1,6}\]<std(?:out|err)>:|\d{1,6}: )")  # mpirun --tag-output, srun --label
 _AVERAGE = re.compile(r"\s*#?\s*Avg bus bandwidth\s*: {0,8}([0-9.e+-]{1,20})")
 _BOUNDS = re.compile(r"\s*#?\s*Out of bounds values\s*: {0,8}(\d{1,15}) (\w{1,10})")
 _HEAD = re.compile(r"\s*#?\s*size\s+count\s+.{0,60}\btime\s+algbw\s+busbw\s+(\S{1,10})", re.IGNORECASE)
@@ -103,6 +104,7 @@ def parse_nccl(text: str) -> NcclRun:
     check = nccl = program = None
     known = wide = False
     for line in clean(text).splitlines():
+        line = _LABEL.sub("", line)
         row = _ROW.fullmatch(line)
         if row:
             read = _row(row, wide)
