@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import click
 
 from metalserve.catalogue.models import suggestion
 from metalserve.errors import MetalserveError
-from metalserve.hardware.parsers.text import ParseError
-from metalserve.hardware.readable import KINDS, SCHEMA, Kind, detect
+from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
+from metalserve.hardware.parsers.text import ParseError, decode
+from metalserve.hardware.readable import KINDS, SCHEMA, Kind, candidates, read_any
 
 
 @click.command("read")
@@ -46,23 +48,34 @@ def _split(words: tuple[str, ...]) -> tuple[Kind | None, tuple[str, ...]]:
     first, rest = words[0], words[1:]
     if first in KINDS:
         return KINDS[first], rest or ("-",)
-    if first != "-" and not Path(first).exists():
+    if re.fullmatch(r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*", first) and not Path(first).exists():
         hint = suggestion(first, KINDS) or f"; kinds are {', '.join(KINDS)}"
         raise MetalserveError(f"{first!r} is neither a kind nor a file{hint}")
     return None, words
 
 
 def _read(kind: Kind | None, name: str) -> dict[str, Any]:
-    head = {"schema": SCHEMA, "file": name}
+    head: dict[str, Any] = {"schema": SCHEMA, "file": name}
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = raw.decode("utf-8", errors="replace")
-        found = kind or detect(text)
-        return {**head, "kind": found.name, **found.read(text)}
     except OSError as error:
         return {**head, "error": f"cannot be read: {error.strerror}"}
+    text = decode(raw)
+    try:
+        found, read = (kind, kind.read(text)) if kind else read_any(text)
+        return {**head, "kind": found.name, **read}
     except ParseError as error:
-        return {**head, **({"kind": kind.name} if kind else {}), "error": str(error)}
+        likely = kind or next(candidates(text), None)
+        named = {"kind": likely.name} if likely else {}
+        return {**head, **named, "error": str(error), **_broken_smi(text)}
+
+
+def _broken_smi(text: str) -> dict[str, Any]:
+    """What nvidia-smi's own error message tells beyond its words."""
+    failure = smi_failure(text)
+    if failure is None:
+        return {}
+    return {"state": failure.state, "unreachable": list(addresses_named_in_errors(text))}
 
 
 def _show(result: dict[str, Any], *, several: bool) -> None:

@@ -24,7 +24,6 @@ from metalserve.hardware.parsers.smi import parse_smi_csv, parse_smi_list, smi_f
 from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError
 from metalserve.hardware.parsers.topo import parse_topo
-from metalserve.hardware.readable import KINDS
 from metalserve.hardware.section import Section
 from metalserve.settings import ExpectSettings
 from metalserve.verify.topology import check_node
@@ -47,7 +46,6 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "module": (parse_loaded_driver, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.129.06  Thu\n"),
     "version": (parse_version, "Fabric Manager version is : 580.178.04\n"),
     "modules": (parse_modules, "nvidia 1 2\n"),
-    **{f"read {kind.name}": (kind.read, samples.TOPO_2_BRIDGED) for kind in KINDS.values()},
 }
 
 SECTIONS = {

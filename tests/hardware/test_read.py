@@ -10,6 +10,7 @@ from metalserve.cli.read import command
 from metalserve.errors import MetalserveError
 
 from . import samples
+from .kinds import SAMPLES
 
 
 def run(*args: str, text: str | None = None) -> Result:
@@ -79,3 +80,44 @@ def test_what_is_nothing_known_is_refused_with_a_hint() -> None:
 def test_for_people_it_prints_lines() -> None:
     shown = run("topo", "-", text=samples.TOPO_2_BRIDGED).output
     assert "summary: 2 GPUs, all 1 pairs NV12" in shown
+
+
+def test_broken_smi_is_an_error_that_says_so() -> None:
+    text = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.309\n"
+    for words in (("smi-q", "-"), ("topo", "-"), ("-",)):
+        result = run(*words, "--json", text=text)
+        read = json.loads(result.output)
+        assert (
+            read["error"] == "nvidia-smi failed (mismatch): Failed to initialize NVML: Driver/library version mismatch"
+        )
+        assert (read["state"], result.return_value) == ("mismatch", 1)
+    lost = "Unable to determine the device handle for GPU0000:1B:00.0: Unknown Error\n"
+    assert json.loads(run("smi-csv", "-", "--json", text=lost).output)["unreachable"] == ["0000:1b:00.0"]
+
+
+def test_a_missing_file_does_not_end_the_others(tmp_path: Path) -> None:
+    good = tmp_path / "good.txt"
+    good.write_text(samples.SMI_LIST)
+    missing = str(tmp_path / "missing.txt")
+    first, second = (json.loads(line) for line in run(missing, str(good), "--json").output.splitlines())
+    assert (first["file"], "cannot be read" in first["error"], second["kind"]) == (missing, True, "smi-list")
+
+
+def test_damage_is_told_as_what_the_text_looks_like() -> None:
+    read = json.loads(run("-", "--json", text=samples.TOPO_2_BRIDGED.replace("NV12\tSYS", "NV12SYS")).output)
+    assert read["kind"] == "topo"
+    assert read["error"].startswith("as topo: ")
+
+
+def test_files_of_other_systems_are_read(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(samples.SMI_LIST.replace("\n", "\r\n").encode("utf-16"))
+    assert len(json.loads(run(str(tmp_path / "list.txt"), "--json").output)["gpus"]) == 2
+    (tmp_path / "bytes.bin").write_bytes(bytes(range(256)) * 20)
+    assert run(str(tmp_path / "bytes.bin"), "--json").return_value == 1
+
+
+@pytest.mark.parametrize("kind", sorted(SAMPLES))
+def test_every_kind_is_shown_to_people(kind: str) -> None:
+    result = run(kind, "-", text=SAMPLES[kind][0])
+    assert (result.return_value, result.exception) == (0, None)
+    assert result.output.strip()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import XidEvent
 
-_XID = re.compile(r"Xid \(([^)\n]{1,60})\): (\d{1,4})\b,?(.*)")
+_XID = re.compile(r"(?<![A-Za-z])Xid ?\(([^)\n]{1,60})\): ?(\d{1,4})\b,?(.*)")
 _SXID = re.compile(r"SXid \(([^)\n]{1,60})\): (\d{1,6}), (.*)")
+_GLUED = re.compile(r"(?<=\S)(?=\[ {0,8}\d{1,9}\.\d{6}\](?:\[[TC] {0,6}\d{1,7}\])? NVRM: )")  # two lines run together
 _PROCESS = re.compile(r"\bname=([^,<>]{1,64})")
 _LINK = re.compile(r"\b[Ll]ink:? (-?\d{1,3})\b")
 _NVLINK5 = re.compile(
@@ -38,8 +40,7 @@ def parse_kernel_log(text: str) -> KernelLog:
     events: list[XidEvent] = []
     notes: list[str] = []
     head: tuple[int, str] | None = None
-    for number, line in enumerate(clean(text).splitlines()):
-        line = line.strip()[:2000]
+    for number, line in enumerate(_lines(text)):
         sxid = _SXID.search(line)
         xid = None if sxid else _XID.search(line)
         long_head = _OFF_BUS_HEAD.search(line)
@@ -51,7 +52,7 @@ def parse_kernel_log(text: str) -> KernelLog:
                 events.append(event)
         elif xid:
             events.append(_xid_event(xid, line))
-        elif _OFF_BUS in line and ("NVRM" in line or "nvidia" in line.lower() or "GPU" in line):
+        elif _OFF_BUS in line.lower() and ("NVRM" in line or "nvidia" in line.lower() or "GPU" in line):
             near = head[1] if head and number - head[0] < _SPREAD else ""
             said = line[max(line.find("NVRM"), 0) :]  # the time zone of a prefix (-05:00) looks like an address
             events.append(XidEvent("off-bus", None, pci_address(said) or pci_address(near), line))
@@ -59,6 +60,15 @@ def parse_kernel_log(text: str) -> KernelLog:
         elif "NVRM: Xid" in line or "SXid (" in line:
             notes.append(line)
     return KernelLog(tuple(events), tuple(notes))
+
+
+def _lines(text: str) -> Iterator[str]:
+    for line in clean(text).splitlines():
+        line = line.strip()[:2000]
+        if line.count("NVRM: ") > 1:
+            yield from (part.strip() for part in _GLUED.split(line))
+        else:
+            yield line
 
 
 def _xid_event(found: re.Match[str], line: str) -> XidEvent:

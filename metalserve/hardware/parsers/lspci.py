@@ -13,7 +13,8 @@ _CLASS = re.compile(r"\[([0-9a-f]{4})\]: ", re.IGNORECASE)
 _IDS = re.compile(r"\[([0-9a-f]{4}):([0-9a-f]{4})\]", re.IGNORECASE)
 _REVISION = re.compile(r"\(rev ([0-9a-f]{2})\)", re.IGNORECASE)
 _LINK = re.compile(
-    r"\s*(LnkCap|LnkSta):\s.{0,80}?Speed ([0-9.]{1,5})GT/s(?: \([a-z]{1,12}\))?, Width x(\d{1,2})(?: \([a-z]{1,12}\))?"
+    r"\s*(LnkCap|LnkSta):\s.{0,80}?Speed (?:([0-9.]{1,5})GT/s|unknown)(?: \([a-z]{1,12}\))?, "
+    r"Width x(\d{1,2})(?: \([a-z]{1,12}\))?"
 )
 
 
@@ -95,7 +96,7 @@ def parse_pcie_links(text: str) -> tuple[PcieLink, ...]:
         kinds = found.setdefault(here, {})
         if link.group(1) in kinds:
             raise ParseError(f"{here} has {link.group(1)} twice")
-        kinds[link.group(1)] = (pcie_generation(link.group(2)), int(link.group(3)))
+        kinds[link.group(1)] = (pcie_generation(link.group(2) or ""), int(link.group(3)))
     return tuple(
         PcieLink(
             address=address,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from metalserve.hardware.parsers.text import ParseError, clean, first_line
+from metalserve.hardware.parsers.text import ParseError, clean, first_line, is_prompt
 from metalserve.hardware.values import NvlinkStatus
 
 _GPU = re.compile(r"\s*GPU (\d{1,4}): (.{1,200}?)(?: \(UUID: ([^)]{1,80})\))?\s*")
@@ -23,7 +23,7 @@ def parse_nvlink_status(text: str) -> tuple[NvlinkStatus, ...]:
     gpus: list[NvlinkStatus] = []
     links: dict[int, float | None] = {}
     for line in clean(text).splitlines():
-        if not line.strip():
+        if not line.strip() or is_prompt(line):
             continue
         head = _GPU.fullmatch(line)
         link = _LINK.fullmatch(line)

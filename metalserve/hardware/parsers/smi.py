@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from metalserve.hardware.parsers.text import ParseError, clean, first_line, pci_address
+from metalserve.hardware.parsers.text import ParseError, clean, first_line, is_prompt, pci_address
 from metalserve.hardware.values import SmiState
 
 # Spellings collected from captures; nvidia-smi may say them on stderr with status 0 (seen with a lost GPU).
@@ -98,13 +98,17 @@ def parse_smi_csv(text: str) -> CsvTable:
             continue
         cells = [cell.strip() for cell in line.split(",")]
         if not fields:
-            if _is_csv_header(cells):
+            if is_csv_header(cells):
                 names = [cell.partition(" [")[0] for cell in cells]
                 units = {n: c.partition(" [")[2][:-1] for n, c in zip(names, cells, strict=True) if " [" in c}
                 fields = tuple(names)
             else:
                 notes.append(line.strip()[:300])
-        elif len(cells) == len(fields) and not (len(cells) == 1 and _LOST.search(line)):
+        elif (
+            (cells := _whole_words(cells, fields))
+            and len(cells) == len(fields)
+            and not (len(cells) == 1 and _LOST.search(line))
+        ):
             rows.append(dict(zip(fields, cells, strict=True)))
         elif _LOST.search(line) or line.startswith("Field "):
             notes.append(line.strip()[:300])
@@ -115,7 +119,18 @@ def parse_smi_csv(text: str) -> CsvTable:
     return CsvTable(fields, units, tuple(rows), tuple(notes))
 
 
-def _is_csv_header(cells: list[str]) -> bool:
+def _whole_words(cells: list[str], fields: tuple[str, ...]) -> list[str]:
+    """Join what commas in the one free text, a process name, have split; other cells never hold a comma."""
+    free = next((f for f in fields if f == "process_name" or (f == "name" and "pid" in fields)), None)
+    more = len(cells) - len(fields)
+    if free is None or more <= 0:
+        return cells
+    at = fields.index(free)
+    return [*cells[:at], ", ".join(cells[at : at + more + 1]), *cells[at + more + 1 :]]
+
+
+def is_csv_header(cells: list[str]) -> bool:
+    """Tell whether a line, split at its commas and stripped, is the header of nvidia-smi's CSV."""
     if not all(_FIELD.fullmatch(cell) for cell in cells):
         return False
     # A line of one word is a header only when it can be a field's name, not any word of any text.
@@ -154,7 +169,9 @@ def parse_smi_list(text: str) -> tuple[ListedGpu, ...]:
         elif mig and gpus:
             last = gpus.pop()
             gpus.append(ListedGpu(last.index, last.name, last.uuid, (*last.mig, (mig.group(1), mig.group(3)))))
-        elif line.strip() and not _LOST.search(line):
+        elif (
+            line.strip() and not _LOST.search(line) and not is_prompt(line) and not (not gpus and "nvidia-smi" in line)
+        ):  # a pasted prompt
             raise ParseError(f"not a line of `nvidia-smi -L`: {line.strip()[:80]!r}")
     if not gpus:
         raise ParseError(f"no GPU listed; the text begins with {first_line(text)!r}")

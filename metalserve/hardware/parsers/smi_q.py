@@ -3,105 +3,90 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import Final
 
-from metalserve.hardware.parsers.text import (
-    ParseError,
-    absent,
-    clean,
-    first_line,
-    flag,
-    integer,
-    number,
-    pci_address,
-    word,
-)
-from metalserve.hardware.values import Gpu
+from metalserve.hardware.parsers.smi_report import Layout, Node, SmiReport, details_of, gpu_of, version
+from metalserve.hardware.parsers.text import ParseError, clean, first_line, integer, pci_address
+
+__all__ = ["LAYOUT", "Node", "SmiReport", "parse_smi_q"]
 
 _BLOCK = re.compile(r"GPU (\S{7,20})\s*")
-_REASONS = {
-    "Idle": "gpu_idle",
-    "Applications Clocks Setting": "applications_clocks_setting",
-    "SW Power Cap": "sw_power_cap",
-    "SW Power Capping": "sw_power_cap",
-    "HW Slowdown": "hw_slowdown",
-    "HW Thermal Slowdown": "hw_thermal_slowdown",
-    "HW Power Brake Slowdown": "hw_power_brake_slowdown",
-    "Sync Boost": "sync_boost",
-    "SW Thermal Slowdown": "sw_thermal_slowdown",
-    "Display Clock Setting": "display_clock_setting",
+_GLUED = re.compile(r"\S\s{2,}[A-Z][A-Za-z0-9 ./()-]{1,60}\s+: ")
+_CUT = ("Product Name", "Processes")  # the first and, but for a few newer keys, the last of a whole report
+_LINK = ("PCI", "GPU Link Info")
+_GPU_POWER, _OLD_POWER = "GPU Power Readings", "Power Readings"
+
+LAYOUT: Final[Layout] = {
+    "name": (("Product Name",),),
+    "uuid": (("GPU UUID",),),
+    "device_id": (("PCI", "Device Id"),),
+    "memory": (("FB Memory Usage", "Total"), ("Memory Usage", "Total")),
+    "memory_used": (("FB Memory Usage", "Used"), ("Memory Usage", "Used")),
+    "power_limit": (  # since 525; since 610, nested under the ceiling; before 525
+        (_GPU_POWER, "Current Power Limit"),
+        (_GPU_POWER, "GPU Ceiling Power Limit", "Current Power Limit"),
+        (_GPU_POWER, "Power Limit"),
+        (_OLD_POWER, "Power Limit"),
+    ),
+    "power_draw": (
+        (_GPU_POWER, "Instantaneous Power Draw"),
+        (_GPU_POWER, "Power Draw"),
+        (_GPU_POWER, "Average Power Draw"),
+        (_OLD_POWER, "Power Draw"),
+    ),
+    "temperature": (("Temperature", "GPU Current Temp"), ("Temperature", "Gpu")),
+    "t_limit": (("Temperature", "GPU T.Limit Temp"), ("Temperature", "GPU Current T.Limit Temp")),
+    "memory_temperature": (("Temperature", "Memory Current Temp"),),
+    "gen_current": ((*_LINK, "PCIe Generation", "Current"),),
+    "gen_max": ((*_LINK, "PCIe Generation", "Max"),),
+    "width_current": ((*_LINK, "Link Width", "Current"),),
+    "width_max": ((*_LINK, "Link Width", "Max"),),
+    "fabric_state": (("Fabric", "State"),),
+    "fabric_status": (("Fabric", "Status"),),
+    "fabric_health": (("Fabric", "Health", "Summary"),),
+    "fabric_clique": (("Fabric", "CliqueId"),),
+    "fabric_cluster": (("Fabric", "ClusterUUID"),),
+    "remapped_pending": (("Remapped Rows", "Pending"),),
+    "remapped_failure": (("Remapped Rows", "Remapping Failure Occurred"),),
+    "remapped_correctable": (("Remapped Rows", "Correctable Error"),),
+    "remapped_uncorrectable": (("Remapped Rows", "Uncorrectable Error"),),
+    "sram_threshold": (("ECC Errors", "Aggregate", "SRAM Threshold Exceeded"),),
+    "ecc_volatile": (("ECC Errors", "Volatile"),),
+    "ecc_mode": (("ECC Mode", "Current"), ("Ecc Mode", "Current")),
+    "recovery_action": (("GPU Recovery Action",),),
+    "reasons": (("Clocks Event Reasons",), ("Clocks Throttle Reasons",)),
+    "persistence": (("Persistence Mode",),),
+    "mig": (("MIG Mode", "Current"),),
+    "serial": (("Serial Number",),),
+    "vbios": (("VBIOS Version",),),
+    "utilization": (("Utilization", "GPU"), ("Utilization", "Gpu")),
+    "performance_state": (("Performance State",),),
+    "retired_single": (("Retired Pages", "Single Bit ECC"),),
+    "retired_double": (("Retired Pages", "Double Bit ECC"),),
+    "retired_pending": (("Retired Pages", "Pending Page Blacklist"), ("Retired Pages", "Pending")),
+    "pcie_replays": (("PCI", "Replays Since Reset"), ("PCI", "Replays since reset")),
 }
-"""Names of `-q` -> names of `--query-gpu=clocks_event_reasons.*` (NVML header of CUDA 13.3)."""
-
-
-@dataclass(slots=True)
-class Node:
-    """A key of the report with its value and what is indented below it."""
-
-    key: str
-    value: str | None = None
-    children: list[Node] = field(default_factory=list)
-
-    def at(self, *path: str) -> Node | None:
-        """Return the node below `path`, or None."""
-        here: Node = self
-        for key in path:
-            below = next((c for c in here.children if c.key == key), None)
-            if below is None:
-                return None
-            here = below
-        return here
-
-    def text(self, *path: str) -> str | None:
-        """Return the value below `path`, or None when the key is not there."""
-        found = self.at(*path)
-        return found.value if found else None
-
-    def walk(self) -> Iterator[Node]:
-        """Yield all nodes below this one."""
-        waiting = list(reversed(self.children))
-        while waiting:
-            node = waiting.pop()
-            yield node
-            waiting.extend(reversed(node.children))
-
-
-@dataclass(frozen=True)
-class SmiReport:
-    """What `nvidia-smi -q` told.
-
-    Attributes:
-        driver: kernel driver version as printed, or None.
-        cuda: CUDA version as printed, or None.
-        attached: number of GPUs that the driver knows, or None.
-        gpus: one a block, in the order printed; `index` is that order, nvidia-smi does not print it here.
-        trees: the whole report of each GPU, for what `Gpu` has no room for.
-    """
-
-    driver: str | None
-    cuda: str | None
-    attached: int | None
-    gpus: tuple[Gpu, ...]
-    trees: tuple[Node, ...]
+"""Where the text of branches 390 to 610 keeps each value."""
 
 
 def parse_smi_q(text: str) -> SmiReport:
-    """Read the output of `nvidia-smi -q`, whole or with `-d`.
+    """Read the output of `nvidia-smi -q`, whole or with `-d` or `-i`.
 
     Raises:
-        ParseError: the text has neither a head nor a GPU of such a report.
+        ParseError: the text has neither a head nor a GPU of such a report, or is damaged: indentation lost, lines
+            joined or wrapped, a GPU named twice, the last GPU cut.
     """
-    lines = clean(text).splitlines()
     head = Node("head")
     blocks: list[Node] = []
+    notes: list[str] = []
     stack: list[tuple[int, Node]] = []
-    for line in lines:
+    for line in clean(text).splitlines():
         if not line.strip() or line.startswith("="):
             continue
-        indent = len(line) - len(line.lstrip())
-        opened = _BLOCK.fullmatch(line)
+        opened = _BLOCK.fullmatch(line) if line.startswith("GPU ") else None
         if opened and pci_address(opened.group(1)):
+            if any(pci_address(b.key) == pci_address(opened.group(1)) for b in blocks):
+                raise ParseError(f"GPU {opened.group(1)} comes twice")
             block = Node(opened.group(1))
             blocks.append(block)
             stack = [(0, block)]
@@ -111,20 +96,28 @@ def parse_smi_q(text: str) -> SmiReport:
         if not blocks:
             head.children.append(node)
             continue
+        indent = len(line) - len(line.lstrip())
+        _check(line, indent, colon, value, blocks[-1])
+        if indent == 0:  # a shell's prompt after the report, or words of another command
+            notes.append(line.strip()[:200])
+            continue
         while len(stack) > 1 and stack[-1][0] >= indent:
             stack.pop()
         stack[-1][1].children.append(node)
         stack.append((indent, node))
-    driver = _version(head.text("KMD Version") or head.text("Driver Version"))
+    driver = version(head.text("KMD Version")) or version(head.text("Driver Version"))
     attached = integer(head.text("Attached GPUs"))
     if not blocks and driver is None and attached is None:
         raise ParseError(f"no report of `nvidia-smi -q`; the text begins with {first_line(text)!r}")
+    _check_end(blocks)
     return SmiReport(
         driver=driver,
-        cuda=_version(head.text("CUDA UMD Version") or head.text("CUDA Version")),
+        cuda=version(head.text("CUDA UMD Version")) or version(head.text("CUDA Version")),
         attached=attached,
-        gpus=tuple(_gpu(index, block, driver) for index, block in enumerate(blocks)),
+        gpus=tuple(gpu_of(index, block, block.key, driver, LAYOUT) for index, block in enumerate(blocks)),
         trees=tuple(blocks),
+        details=tuple(details_of(block, LAYOUT) for block in blocks),
+        notes=tuple(notes[:50]),
     )
 
 
@@ -136,80 +129,28 @@ def _pair(line: str) -> tuple[str, bool, str]:
     return key.strip(), bool(separator), value.strip()
 
 
-def _version(value: str | None) -> str | None:
-    return None if absent(value) else (value or "").split()[0]
+def _check(line: str, indent: int, colon: bool, value: str, block: Node) -> None:
+    if indent and "  " not in value:
+        return
+    where = f"GPU {block.key}: {line.strip()[:80]!r}"
+    if indent == 0 and colon:
+        raise ParseError(f"{where}: the indentation is lost")
+    if "  " in value and _GLUED.search(value):
+        raise ParseError(f"{where}: two lines run together")
+    if indent == 0 and block.children:
+        last = block.children[-1]
+        while last.children:
+            last = last.children[-1]
+        if last.value == "":
+            raise ParseError(f"{where}: wrapped, its key stands on the line before")
 
 
-def _gpu(index: int, block: Node, driver: str | None) -> Gpu:
-    remap = block.at("Remapped Rows")
-    remapped = remap if remap is not None and remap.children else None
-    device = block.text("PCI", "Device Id") or ""
-    link = ("PCI", "GPU Link Info")
-    return Gpu(
-        index=index,
-        name=_value(block.text("Product Name")),
-        uuid=_value(block.text("GPU UUID")),
-        pci=pci_address(block.key),
-        device_id=device[2:6].lower() if re.fullmatch(r"0x[0-9A-Fa-f]{8}", device) else None,
-        memory_mib=integer(block.text("FB Memory Usage", "Total")),
-        power_limit_w=_power_limit(block),
-        temperature_c=number(block.text("Temperature", "GPU Current Temp")),
-        pcie_gen_current=integer(block.text(*link, "PCIe Generation", "Current")),
-        pcie_gen_max=integer(block.text(*link, "PCIe Generation", "Max")),
-        pcie_width_current=integer(block.text(*link, "Link Width", "Current")),
-        pcie_width_max=integer(block.text(*link, "Link Width", "Max")),
-        fabric_state=word(block.text("Fabric", "State")),
-        fabric_status=word(block.text("Fabric", "Status")),
-        fabric_health=word(block.text("Fabric", "Health", "Summary")),
-        remapped_pending=flag(remapped.text("Pending")) if remapped else None,
-        remapped_failure=flag(remapped.text("Remapping Failure Occurred")) if remapped else None,
-        remapped_correctable=integer(remapped.text("Correctable Error")) if remapped else None,
-        remapped_uncorrectable=integer(remapped.text("Uncorrectable Error")) if remapped else None,
-        sram_threshold_exceeded=flag(block.text("ECC Errors", "Aggregate", "SRAM Threshold Exceeded")),
-        ecc_uncorrectable_volatile=_uncorrectable(block.at("ECC Errors", "Volatile")),
-        recovery_action=word(block.text("GPU Recovery Action")),
-        event_reasons=_reasons(block),
-        persistence=flag(block.text("Persistence Mode")),
-        mig_enabled=flag(block.text("MIG Mode", "Current")),
-        driver_version=driver,
-    )
-
-
-def _power_limit(block: Node) -> float | None:
-    # Three layouts: before 525, since then, and since 610 (limits nested under the ceiling).
-    for path in (
-        ("GPU Power Readings", "Current Power Limit"),
-        ("GPU Power Readings", "GPU Ceiling Power Limit", "Current Power Limit"),
-        ("Power Readings", "Power Limit"),
-    ):
-        found = number(block.text(*path))
-        if found is not None:
-            return found
-    return None
-
-
-def _value(value: str | None) -> str | None:
-    return None if absent(value) else value
-
-
-def _uncorrectable(volatile: Node | None) -> int | None:
-    if volatile is None:
-        return None
-    counts = [integer(n.value) for n in volatile.children if "Uncorrectable" in n.key]
-    known = [c for c in counts if c is not None]
-    return sum(known) if known else None
-
-
-def _reasons(block: Node) -> tuple[str, ...] | None:
-    """Names of the active reasons; None when the block is missing, empty or has a value that is not understood."""
-    section = block.at("Clocks Event Reasons") or block.at("Clocks Throttle Reasons")
-    if section is None or not section.children:
-        return None
-    active = []
-    for node in section.walk():
-        state = flag(node.value)
-        if state is None:
-            return None
-        if state:
-            active.append(_REASONS.get(node.key, node.key.lower().replace(" ", "_")))
-    return tuple(dict.fromkeys(active))
+def _check_end(blocks: list[Node]) -> None:
+    """A whole report that stops inside its last GPU is cut; `-d` prints the same few keys for all GPUs."""
+    if len(blocks) < 2 or not all(blocks[0].at(key) for key in _CUT):
+        return
+    last = blocks[-1]
+    if last.at(_CUT[0]) is not None and last.at(_CUT[1]) is None:
+        raise ParseError(f"the report is cut inside GPU {last.key}")
+    if not last.children:
+        raise ParseError(f"the report is cut at GPU {last.key}")

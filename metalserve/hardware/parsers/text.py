@@ -6,14 +6,30 @@ import re
 
 from metalserve.errors import MetalserveError
 
-_ANSI = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]|\[(?:4|0|1)m")  # the ESC is often lost when pasted
+_ANSI = re.compile(
+    r"\x1b\[[0-9;?]{0,20}[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}(?:\x07|\x1b\\)?|\x1b[()][A-Z0-9]"
+    r"|\[(?:4|0|1)m"  # the ESC is often lost when pasted
+)
 _ADDRESS = re.compile(
     r"(?<![0-9a-f])(?<![0-9a-f]:)(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?(?![0-9a-f:])",
     re.IGNORECASE,
 )
+_PROMPT = re.compile(r"\s*(?:\([\w.-]{1,40}\) ?)?\[?[\w.-]{1,60}@[\w.-]{1,80}[: ][^#$%]{0,120}[#$%](?:\s|$)")
 _NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
-_NOTHING = {"", "n/a", "[n/a]", "not supported", "[not supported]", "not available", "unknown error", "[unknown error]"}
-_GENERATION_BY_GT_S = {"2.5": 1, "5": 2, "5.0": 2, "8": 3, "8.0": 3, "16": 4, "16.0": 4, "32": 5, "32.0": 5, "64": 6}
+_NOTHING = {"", "n/a", "not supported", "not available", "unknown error", "gpu is lost", "insufficient permissions"}
+_GENERATION_BY_GT_S = {
+    "2.5": 1,
+    "5": 2,
+    "5.0": 2,
+    "8": 3,
+    "8.0": 3,
+    "16": 4,
+    "16.0": 4,
+    "32": 5,
+    "32.0": 5,
+    "64": 6,
+    "64.0": 6,
+}
 """PCI Express base specifications 1 to 6: transfer rate per lane, GT/s."""
 
 
@@ -21,9 +37,18 @@ class ParseError(MetalserveError):
     """Text that is not what the parser reads, or is damaged."""
 
 
+def decode(raw: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 where a byte order mark says so (PowerShell writes it)."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16", errors="replace")
+    return raw.decode("utf-8", errors="replace")
+
+
 def clean(text: str) -> str:
-    """Remove terminal codes, carriage returns and NULs."""
-    return _ANSI.sub("", text).replace("\r", "").replace("\x00", "")
+    """Remove terminal codes, carriage returns, NULs and byte order marks; hard blanks of web pages become blanks."""
+    if "\x1b" in text or "m" in text:
+        text = _ANSI.sub("", text)
+    return text.replace("\r", "").replace("\x00", "").replace("\ufeff", "").replace("\xa0", " ")
 
 
 def first_line(text: str, limit: int = 160) -> str:
@@ -33,6 +58,11 @@ def first_line(text: str, limit: int = 160) -> str:
             line = line.strip()
             return line if len(line) <= limit else line[:limit] + "..."
     return ""
+
+
+def is_prompt(line: str) -> bool:
+    """Tell whether a line is a shell's prompt (`root@host:~# `), pasted with the output above or below it."""
+    return bool(_PROMPT.match(line))
 
 
 def pci_address(text: str) -> str | None:
@@ -51,8 +81,13 @@ def absent(value: str | None) -> bool:
     """Tell whether a cell says that there is no value (`N/A`, `[Not Supported]`, deprecated ...)."""
     if value is None:
         return True
-    low = value.strip().lower()
-    return low in _NOTHING or "deprecated" in low or "not found" in low or low.startswith(("err!", "[err"))
+    low = value.strip().lower().removeprefix("[").removesuffix("]")
+    return (
+        low in _NOTHING
+        or "deprecated" in low
+        or "not found" in low
+        or low.startswith(("err!", "error", "gpu requires"))
+    )
 
 
 def number(value: str | None) -> float | None:
