@@ -35,7 +35,7 @@ READ = {
     "nvlink-caps": "nvlink-caps",
     "nvlink-errors": "nvlink-errors",
     "smi-csv": "smi-csv",
-    "smi-apps": "query-apps",
+    "smi-apps": "smi-csv",
     "lspci": "lspci",
     "lspci-vv": "lspci",
     "nvme-list": "nvme-list",
