@@ -50,6 +50,13 @@ def note(run: HostRun, name: str, findings: Sequence[Finding]) -> None:
             run.host.log(f"{run.role_name} / {name}: {finding}", logger.info)
 
 
+def revise(run: HostRun, findings: Sequence[Finding]) -> None:
+    """Put other findings in place of those noted so far, one for one."""
+    for told, finding in zip(run.report.findings, findings, strict=True):
+        told.update(finding.as_dict())
+    run.noted[:] = findings
+
+
 def conclude(run: HostRun) -> None:
     """Fail the host if something that was noted is bad, else put the count into its report."""
     if run.node is not None:

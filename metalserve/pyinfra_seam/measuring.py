@@ -22,7 +22,7 @@ from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT
 from metalserve.pyinfra_seam.hostrun import HostRun, current
-from metalserve.pyinfra_seam.judging import note
+from metalserve.pyinfra_seam.judging import note, revise
 from metalserve.verify.baseline import accept, acceptable, check_fleet, compare, load_baseline, save_baseline
 from metalserve.verify.finding import Finding
 from metalserve.verify.measurement import Measurement
@@ -37,6 +37,7 @@ class Probe:
 
     Attributes:
         obstacle: why the host cannot be measured now, or None.
+        excuse: a finding noted before, seen in the light of a measurement that runs already.
         attach: script that looks whether a measurement runs.
         start: script that begins one, or finds the one that runs.
         follow: script that says how far it is, after that many seconds at most.
@@ -48,6 +49,7 @@ class Probe:
     """
 
     obstacle: Callable[[Node], Finding | None]
+    excuse: Callable[[Node, Finding], Finding]
     attach: Callable[[Node], str]
     start: Callable[[Node], str]
     follow: Callable[[int], str]
@@ -70,7 +72,10 @@ def baselines_directory() -> Path:
 def measured(probe: Probe) -> None:
     """Have the host measured, as deep as its settings say; nothing for depth `quick`."""
     run = current()
-    if run.failed or run.node is None or not run.node.observed.live or run.node.settings.verify.depth == "quick":
+    if run.failed or run.node is None or not run.node.observed.live:
+        return
+    revise(run, [probe.excuse(run.node, finding) for finding in run.noted])
+    if run.node.settings.verify.depth == "quick":
         return
     obstacle = probe.obstacle(run.node)
     if obstacle is not None:

@@ -12,6 +12,8 @@ from metalserve.verify.finding import Finding, Status
 INCONCLUSIVE: Final[Status] = "warn"
 """Status of a measurement that could not be made: a set-up that failed is not a GPU that failed."""
 
+NVML: Final = "NVML header of CUDA 13.3 (NVIDIA/go-nvml 2026-07-01): clocks-event reasons 0xE8"
+
 
 @dataclass(frozen=True, slots=True)
 class Threshold:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from metalserve.verify.finding import Finding, Status
-from metalserve.verify.health import BAD_REASONS, NVML
+from metalserve.verify.health import BAD_REASONS
 from metalserve.verify.measurement import Soak, SoakGpu
 from metalserve.verify.measurement_rules import (
     DRIFT_FAIL_PERCENT,
     DRIFT_WARN_PERCENT,
     HEAT_FLOOR_C,
     MARGIN_C,
+    NVML,
     OUTLIER,
     RATE_FLOOR,
     WARM_UP_S,

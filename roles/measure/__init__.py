@@ -13,6 +13,7 @@ def measure() -> None:
     measured(
         Probe(
             obstacle=desired.obstacle,
+            excuse=desired.excused,
             attach=lambda node: desired.script(node, "attach"),
             start=lambda node: desired.script(node, "start"),
             follow=desired.follow,

@@ -60,8 +60,7 @@ def obstacle(node: Node) -> Finding | None:
         reference = image.reference(node.settings, node.release)
         why = f"the image that the probes run in is not on the host: {reference}"
         return inconclusive("measurement", "host", wanted, why, "run deploys/gpu_node.py first")
-    running = node.observed.units.get("metalserve-measure.service")
-    if running is not None and running.active in ("active", "activating", "deactivating"):
+    if runs(node):
         return None  # its engines are stopped as its own settings say; this run follows it
     engines = sorted(
         {
@@ -75,6 +74,21 @@ def obstacle(node: Node) -> Finding | None:
         remedy = "set verify.stop_engines (--data stop_engines=true): they are stopped, and started again in any case"
         return inconclusive("measurement", "host", wanted, why, remedy)
     return None
+
+
+def runs(node: Node) -> bool:
+    """Tell whether a measurement was at work when the host was observed."""
+    unit = node.observed.units.get("metalserve-measure.service")
+    return unit is not None and unit.active in ("active", "activating", "deactivating")
+
+
+def excused(node: Node, finding: Finding) -> Finding:
+    """Return a finding about engines that a running measurement has stopped as what it is: no fault of theirs."""
+    if finding.check != "answers" or not finding.failing or not runs(node):
+        return finding
+    why = f"engines are stopped while the host is measured ({finding.observed})"
+    remedy = "verify again when the measurement has ended: it starts them again"
+    return inconclusive(finding.check, finding.subject, finding.expected, why, remedy)
 
 
 def script(node: Node, verb: str) -> str:
