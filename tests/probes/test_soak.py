@@ -16,14 +16,8 @@ import pytest
 from metalserve.verify.measurement import Soak, read_value
 from tests.probes.conftest import PROBES, load, run
 
-FIELDS = [
-    "index",
-    "temperature.gpu",
-    "temperature.gpu.tlimit",
-    "power.draw",
-    "clocks.sm",
-    "clocks_event_reasons.active",
-]
+FIELDS = ["index", "temperature.gpu", "temperature.gpu.tlimit", "power.draw", "clocks.sm"]
+FIELDS.append("clocks_event_reasons.active")
 OLD = ["index", "temperature.gpu", "power.draw", "clocks.sm", "clocks_throttle_reasons.active"]
 
 
