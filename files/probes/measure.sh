@@ -9,7 +9,7 @@
 # soak), MS_DEPTH, MS_DCGM (level or 0), MS_MOUNT (where the models lie), MS_STOP_ENGINES (1: stop them meanwhile),
 # MS_LIMIT_C, MS_NVLS (on, off, leave), MS_STORAGE_SECONDS.
 LC_ALL=C
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PATH=${MS_PATH:+$MS_PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 PLACE=${MS_PLACE:-/run/metalserve/measure}
 LOCK=${MS_RUN:-/run/metalserve}
@@ -148,7 +148,7 @@ run() {
 
   phase soak
   MS_EXTRA=
-  watch_log &
+  watch_log >/dev/null 2>&1 8>&- &
   watcher=$!
   probe soak --seconds "$MS_SECONDS" --progress /measure/progress.json --stop-file /measure/stop \
     ${MS_LIMIT_C:+--limit-c "$MS_LIMIT_C"}

@@ -113,7 +113,7 @@ def check_dcgm(dcgm: Dcgm) -> list[Finding]:
             _entity(result),
             wanted,
             f"{name}: {_words(result)}",
-            "NVIDIA's own diagnosis finds this GPU faulty",
+            "NVIDIA's own diagnosis fails",
             "do what DCGM says; then ask the maker, with its log",
             DCGM_GUIDE,
         )
