@@ -172,6 +172,9 @@ after() {
   docker rm --force $CONTAINER >/dev/null 2>&1
   [ -e phase ] && grep -q ' ended$' phase || [ -e failed ] || say "it was killed (${SERVICE_RESULT:-unknown})" | put failed
   if [ -e engines ]; then
+    # Stops and starts in a row count as failed starts; systemd would then refuse this one.
+    # shellcheck disable=SC2046
+    systemctl reset-failed $(cat engines) 2>/dev/null
     # shellcheck disable=SC2046
     systemctl start --no-block $(cat engines) && rm -f engines
   fi

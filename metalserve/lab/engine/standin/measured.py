@@ -31,6 +31,9 @@ PCIE_BUSBW = 18.0
 """All-reduce over PCIe, and with peer-to-peer off, GB/s (measured tables: 1.6 to 37)."""
 
 TFLOPS = {"h100-sxm": 690.0, "h200-sxm": 700.0, "b200": 1500.0, "a100-sxm-80": 260.0, "h100-nvl": 600.0}
+LINK_GB_S = {3: 25.0, 4: 25.0, 5: 50.0}
+"""Nominal GB/s of one NVLink and direction, by generation."""
+
 DRIVE_SHARE = 0.85
 LANE_GB_S = {3: 0.985, 4: 1.969, 5: 3.938}
 
@@ -82,7 +85,7 @@ def bandwidth(arguments: argparse.Namespace) -> dict[str, Any]:
     for a, b in itertools.combinations(range(count), 2):
         rate = 20.0
         if linked and (fabric["kind"] != "bridge" or [a, b] in fabric["pairs"]):
-            rate = each * 25.0 * 0.87 * min(left.get(a, 1.0), left.get(b, 1.0))
+            rate = each * LINK_GB_S[gpu["nvlink"]["generation"]] * 0.87 * min(left.get(a, 1.0), left.get(b, 1.0))
         pair = {"a": a, "b": b, "gb_s": round(rate, 2), "bidirectional_gb_s": round(rate * 1.96, 2)}
         result["pairs"].append({**pair, "peer_access": gpu["p2p"], "right": True})
     result["control"] = {"p2p_off_busbw_gb_s": PCIE_BUSBW / count * 2 * 0.7, "size_bytes": 1 << 30, "error": None}
