@@ -148,13 +148,14 @@ def _arm(task: dict[str, Any], environment: dict[str, str], timeout_s: int) -> d
                     break
                 time.sleep(0.05)
         finally:
+            ended = [worker.poll() for worker in workers]  # before they are killed: who ended by itself, and how
             for worker in workers:
                 worker.kill()
             for worker in workers:
                 worker.wait()
-        bad = next((rank for rank, w in enumerate(workers) if w.returncode not in (0, -signal.SIGKILL)), None)
+        bad = next((rank for rank, status in enumerate(ended) if status not in (None, 0)), None)
         if bad is not None:
-            found["error"] = f"rank {bad} ended with {workers[bad].returncode}: {_last(place / f'log.{bad}')}"
+            found["error"] = f"rank {bad} ended with {ended[bad]}: {_last(place / f'log.{bad}')}"
         for rank in range(task["world"]):
             found["wrong"] += _read(place / f"wrong.{rank}") or 0
             found["pairs"] += _read(place / f"pairs.{rank}") or []

@@ -12,6 +12,7 @@ from metalserve.verify.finding import Finding, Status
 from metalserve.verify.health import BAD_REASONS
 from metalserve.verify.measurement import Soak, SoakGpu
 from metalserve.verify.measurement_rules import (
+    BOOST_S,
     DRIFT_FAIL_PERCENT,
     DRIFT_WARN_PERCENT,
     HEAT_FLOOR_C,
@@ -48,7 +49,8 @@ def _steady(gpu: SoakGpu, values: Sequence[float | None]) -> list[float]:
     """Return the values after warm-up, those that were read."""
     if not gpu.t_s:
         return []
-    begin = min(WARM_UP_S.value, gpu.t_s[-1] / 5)
+    whole = gpu.t_s[-1]
+    begin = min(WARM_UP_S.value, max(whole / 5, BOOST_S.value if whole >= 2.5 * BOOST_S.value else 0.0))
     return [value for t, value in zip(gpu.t_s, values, strict=True) if t > begin and value is not None]
 
 

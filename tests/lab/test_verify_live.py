@@ -21,6 +21,7 @@ from metalserve.paths import ROOT
 
 pytestmark = pytest.mark.lab
 
+SOAKING = "systemctl -q is-active metalserve-measure && cat /run/metalserve/measure/phase"
 ENGINES = "systemctl list-units --plain --no-legend --state=active 'metalserve-vllm-*.service' | grep -c ."
 
 
@@ -71,6 +72,13 @@ class Verify:
         path = self.directory / "report.json"
         report: dict[str, Any] = json.loads(path.read_text())["hosts"][self.host] if path.exists() else {}
         return process.returncode, out, report
+
+    def soaking(self, run: subprocess.Popen[str]) -> None:
+        """Wait until the load is on."""
+        deadline = time.monotonic() + 90
+        while not self.lab.ssh(self.host, SOAKING).stdout.endswith(" soak\n"):
+            assert time.monotonic() < deadline and run.poll() is None
+            time.sleep(0.5)
 
     def serving(self) -> None:
         """Wait until all engines are back."""
@@ -152,10 +160,7 @@ def test_a_gpu_that_heat_slows_is_found_by_its_drift(verify: Verify) -> None:
 
 def test_a_killed_controller_leaves_a_measurement_that_the_next_one_follows(verify: Verify) -> None:
     first = verify.start("depth=standard", "soak_seconds=25", "stop_engines=true")
-    deadline = time.monotonic() + 60
-    while not verify.lab.ssh(verify.host, "cat /run/metalserve/measure/phase 2>/dev/null").stdout.endswith(" soak\n"):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.5)
+    verify.soaking(first)
     started = verify.lab.ssh(verify.host, "systemctl show -P InvocationID metalserve-measure").stdout
     first.send_signal(signal.SIGKILL)
     first.communicate()
@@ -170,10 +175,7 @@ def test_a_killed_controller_leaves_a_measurement_that_the_next_one_follows(veri
 
 def test_a_measurement_that_is_killed_starts_the_engines_and_says_so(verify: Verify) -> None:
     process = verify.start("depth=standard", "soak_seconds=60", "stop_engines=true")
-    deadline = time.monotonic() + 60
-    while not verify.lab.ssh(verify.host, "cat /run/metalserve/measure/phase 2>/dev/null").stdout.endswith(" soak\n"):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.5)
+    verify.soaking(process)
     verify.lab.ssh(verify.host, "systemctl kill -s KILL metalserve-measure")
     out, _ = process.communicate(timeout=120)
     assert "inconclusive: it was killed" in out

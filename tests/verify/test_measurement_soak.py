@@ -79,6 +79,19 @@ def test_what_was_not_read_is_not_taken_for_good() -> None:
     assert "29 C left (to its slowdown at 89 C)" in margin.observed
 
 
+def test_two_real_h100_at_their_power_cap_are_healthy() -> None:
+    # medians of ten seconds, from the second on; read on 2026-11-25 at 699 W, 39 C at the start, 77 and 67 C at most
+    first = [712, 682, 679, 678, 676, 673, 673, 673, 673, 674, 674, 675, 676, 676, 676, 677, 677, 677, 678, 678]
+    second = [713, 682, 686, 686, 684, 684, 683, 683, 685, 684, 685, 685, 686, 686, 686, 689, 687, 686, 686, 688]
+    margins = (7.0, 16.0)
+    gpus = [gpu(n, rates, margin=margins[n], heat=[(77.0, 67.0)[n]] * 20) for n, rates in enumerate((first, second))]
+    findings = judged(*gpus)
+    assert {f.status for f in findings} == {"ok"}, [str(f) for f in findings]
+    # a cold start of that shape, a point a second: it begins 6 % faster, and that is no drift
+    cold = [725, 718, 712, 700, 690, 684, 683, 682, 682, 682, *[681] * 5, *[679] * 5, *[678] * 5]
+    assert statuses(judged(gpu(0, cold, step=1.0)), "soak-drift") == {"GPU 0": "ok"}
+
+
 def test_a_boost_in_the_first_minute_is_no_drift() -> None:
     boosted = [760.0] * 5 + [700.0] * 55
     assert drift_percent(gpu(0, boosted)) == 0
