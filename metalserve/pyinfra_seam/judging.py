@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from pyinfra import logger
@@ -11,6 +12,8 @@ from metalserve.errors import MetalserveError
 from metalserve.hardware.export import hardware_dict
 from metalserve.pyinfra_seam.hostrun import HostRun
 from metalserve.verify.finding import Finding
+
+_QUIET = ("ok", "skipped")
 
 Check = Callable[[Node], Sequence[Finding]]
 
@@ -46,7 +49,7 @@ def note(run: HostRun, name: str, findings: Sequence[Finding]) -> None:
     for finding in findings:
         run.noted.append(finding)
         run.report.findings.append({"role": run.role_name, **finding.as_dict()})
-        if finding.status not in ("ok", "skipped") or run.state.print_noop_info:  # -v shows the good ones too
+        if finding.status not in _QUIET or run.state.print_noop_info:  # -v shows the good ones too
             run.host.log(f"{run.role_name} / {name}: {finding}", logger.info)
 
 
@@ -62,11 +65,11 @@ def conclude(run: HostRun) -> None:
     if run.node is not None:
         run.report.hardware = hardware_dict(run.node.hardware)
     bad = [f for f in run.noted if f.failing]
-    run.report.warnings += [str(f) for f in run.noted if f.status == "warn"]
+    run.report.warnings += [str(f) for f in run.noted if not f.failing and f.status not in _QUIET]
     if bad:
         error = ProofFailed(bad[0])
         error.evidence = "\n".join(str(f) for f in bad)
         run.fail("prove", error)
     else:
-        counts = {status: sum(f.status == status for f in run.noted) for status in ("ok", "warn", "skipped")}
-        run.report.proofs["checks"] = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "none"
+        counts = Counter(f.status for f in run.noted)
+        run.report.proofs["checks"] = ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "none"

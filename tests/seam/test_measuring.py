@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from metalserve.verify.measurement_rules import INCONCLUSIVE
 from tests.seam.conftest import Run, Seam
 
 
@@ -73,7 +74,7 @@ def test_one_hosts_trouble_is_its_own(seam: Seam) -> None:
     run = measure(seam, extra={"SEAM_OBSTACLE": "@local"})
     assert run.host()["failure"] is None
     assert run.host()["measurements"]["skipped"] == "engines run"
-    assert findings(run.host())[-1] == ("measurement", "warn")
+    assert findings(run.host())[-1] == ("measurement", INCONCLUSIVE)
 
 
 def test_a_measurement_that_runs_is_followed_not_begun(seam: Seam) -> None:

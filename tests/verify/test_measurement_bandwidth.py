@@ -14,7 +14,7 @@ from metalserve.verify.expectation import Expectation
 from metalserve.verify.finding import Finding
 from metalserve.verify.measurement import Nvlink
 from metalserve.verify.measurement_bandwidth import check_bandwidth
-from metalserve.verify.measurement_rules import deviations
+from metalserve.verify.measurement_rules import INCONCLUSIVE, deviations
 from tests.verify.measured import nvlink
 
 CATALOGUE = load_gpus()
@@ -49,7 +49,7 @@ def busbw(findings: list[Finding]) -> Finding:
         (nvlink(8, 250, nvls=False), "fail", "link lost or slow"),
         (nvlink(8, 250, nvls=None), "fail", "link lost or slow"),
         (nvlink(8, 22, control=20.0), "fail", "PCIe path"),
-        (nvlink(8, 0.9, control=0.8), "warn", "inconclusive"),
+        (nvlink(8, 0.9, control=0.8), INCONCLUSIVE, "inconclusive"),
         (nvlink(8, 250, control=None), "fail", "link lost or slow"),
         (nvlink(4, 340), "ok", "over 4 GPUs"),
         (nvlink(2, 329, nvls=False), "ok", "over 2 GPUs"),
