@@ -1,15 +1,40 @@
-"""Prove that hosts are right, changing nothing: what the roles' checks say.
+"""Prove that hosts are right, changing nothing: what the roles' checks say, and what the hardware gives.
 
 pyinfra inventories/prod.py deploys/verify.py -y         (-v shows the good findings too; the report has all of them)
+    --data depth=standard    bandwidth between the GPUs, read rate of the drive, a soak of 15 minutes, dcgmi diag -r 2
+    --data depth=deep        a soak of an hour, dcgmi diag -r 3
+    --data soak_seconds=120  another time; --data stop_engines=true stops the engines meanwhile, and starts them again
 """
 
 from metalserve.pyinfra_seam.role import begin, judge
-from roles import base, container_runtime, cuda, fabric_manager, nvidia_driver, storage, topology, vllm, weights
+from roles import (
+    base,
+    container_runtime,
+    cuda,
+    fabric_manager,
+    measure,
+    nvidia_driver,
+    storage,
+    topology,
+    vllm,
+    weights,
+)
 
 begin(
     *(
         role.desired.watch
-        for role in (base, nvidia_driver, cuda, container_runtime, fabric_manager, topology, storage, weights, vllm)
+        for role in (
+            base,
+            nvidia_driver,
+            cuda,
+            container_runtime,
+            fabric_manager,
+            topology,
+            storage,
+            weights,
+            vllm,
+            measure,
+        )
     ),
     proofs_only=True,
 )
@@ -24,4 +49,5 @@ topology.topology()
 storage.storage()
 weights.weights()
 vllm.vllm()
+measure.measure()
 judge()

@@ -111,10 +111,13 @@ class Busbw(_Row):
     """Healthy and alarm figures of nccl-tests all_reduce_perf at the largest size, GB/s."""
 
     platform: str
+    gpu: tuple[str, ...] = Field((), description="catalogue ids of the GPUs; none for figures of other fabrics")
+    count: int | None = Field(None, description="GPUs in the all-reduce")
     measured: float | None = None
-    measured_ring: float | None = None
+    measured_ring: float | None = Field(None, description="healthy without NVLS")
     peak: float | None = None
-    floor: float | None = None
+    floor: float | None = Field(None, description="alarm threshold")
+    floor_ring: float | None = Field(None, description="alarm threshold without NVLS")
     source: str
 
 
@@ -137,6 +140,10 @@ class GpuCatalogue(_Row):
     @cached_property
     def _by_name(self) -> dict[str, GpuSpec]:
         return {_bare(name): g for g in self.gpus for name in g.names}
+
+    def busbw_of(self, gpu_id: str, count: int) -> Busbw | None:
+        """Return the all-reduce figures of `count` GPUs of the row `gpu_id`, or None when none is known."""
+        return next((row for row in self.busbw if gpu_id in row.gpu and row.count == count), None)
 
     def by_pci_id(self, device_id: str) -> GpuSpec | None:
         """Return the GPU with PCI device id `device_id` (hex, any case, with or without 0x), or None."""

@@ -38,6 +38,7 @@ class HostRun:
         pending: what the stages so far would change (found before execution).
         fresh: whether nothing was changed since `node` was observed.
         proofs_only: whether this run only notes what the checks say (deploys/verify.py).
+        measuring: whether the host is to be measured during execution, after which it is judged.
     """
 
     def __init__(self, state: Any, host: Any, report: HostReport, run: RunReport) -> None:
@@ -53,6 +54,7 @@ class HostRun:
         self.role_name = "run"
         self.proofs_only = False
         self.noted: list[Finding] = []
+        self.measuring = False
         self._connector_arguments: dict[str, Any] | None = None
 
     @property

@@ -7,6 +7,7 @@ decided again from what the host is *then*, under the host's lock. A stage that 
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -21,8 +22,8 @@ from metalserve.desired.diff import Change, difference
 from metalserve.desired.model import Desired, NotYetKnown, Reboot, Watch
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
-from metalserve.hardware.export import hardware_dict
 from metalserve.pyinfra_seam.hostrun import HostRun, current
+from metalserve.pyinfra_seam.judging import Check, ProofFailed, conclude, note_check
 from metalserve.pyinfra_seam.reboot import reboot_and_wait
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
@@ -30,19 +31,6 @@ from metalserve.verify.finding import Finding
 
 WatchOf = Callable[[HostSettings, Release], Watch]
 Decide = Callable[[Node], Desired]
-Check = Callable[[Node], Sequence[Finding]]
-
-
-class ProofFailed(MetalserveError):
-    """A check found that the host is not as decided."""
-
-    def __init__(self, finding: Finding) -> None:
-        impact = f" ({finding.impact})" if finding.impact else ""
-        super().__init__(
-            f"{finding.subject}: {finding.check}: expected {finding.expected}, found {finding.observed}{impact}",
-            remedy=finding.remedy or None,
-        )
-        self.evidence = f"{finding.check} [{finding.status}] {finding.source or ''}".strip()
 
 
 def begin(*watches: WatchOf, proofs_only: bool = False) -> None:
@@ -193,7 +181,7 @@ def prove(name: str, check: Check, *, within_s: float = 0.0) -> None:
     if run.failed or run.node is None or not run.node.observed.live:
         return
     if run.proofs_only:
-        _note(run, name, check)
+        note_check(run, name, check)
         return
     if not run.pending:
         try:
@@ -212,39 +200,27 @@ def prove(name: str, check: Check, *, within_s: float = 0.0) -> None:
     _prove(name=f"prove {name}", role_name=run.role_name, proof_name=name, check=check, within_s=within_s)
 
 
-def _note(run: HostRun, name: str, check: Check) -> None:
-    assert run.node is not None
-    try:
-        findings = list(check(run.node))
-    except MetalserveError as error:
-        remedy = error.remedy or ""
-        findings = [Finding(name, "unknown", run.host.name, "a check that can be made", error.what, remedy=remedy)]
-    except Exception as error:
-        run.fail(f"prove {name}", error)
-        return
-    for finding in findings:
-        run.noted.append(finding)
-        run.report.findings.append({"role": run.role_name, **finding.as_dict()})
-        if finding.status not in ("ok", "skipped") or run.state.print_noop_info:  # -v shows the good ones too
-            _say(run, f"{run.role_name} / {name}: {finding}")
-
-
 def judge() -> None:
-    """Fail the host if a noted finding is bad; the last line of a deploy that began with `proofs_only`."""
+    """Fail the host if a noted finding is bad; the last line of a deploy that began with `proofs_only`.
+
+    Where something is still to be measured, that is decided after it, during execution.
+    """
     run = current()
     if run.failed:
         return
-    if run.node is not None:
-        run.report.hardware = hardware_dict(run.node.hardware)
-    bad = [f for f in run.noted if f.failing]
-    run.report.warnings += [str(f) for f in run.noted if f.status == "warn"]
-    if bad:
-        error = ProofFailed(bad[0])
-        error.evidence = "\n".join(str(f) for f in bad)
-        run.fail("prove", error)
+    if run.measuring and "--dry" not in sys.argv:
+        _conclude(name="judge")
     else:
-        counts = {status: sum(f.status == status for f in run.noted) for status in ("ok", "warn", "skipped")}
-        run.report.proofs["checks"] = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "none"
+        conclude(run)
+
+
+@operation(is_idempotent=True)
+def _conclude() -> Generator[FunctionCommand, None, None]:
+    run = current()
+    if run.executing and not run.failed:
+        conclude(run)
+        if run.failed:
+            yield FunctionCommand(_refuse, (), {})
 
 
 @operation(is_idempotent=True)

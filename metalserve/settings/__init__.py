@@ -16,6 +16,7 @@ from metalserve.settings.machine import (
 from metalserve.settings.repositories import KeySettings, RepositoriesSettings, RepositorySettings
 from metalserve.settings.secret import SecretRef
 from metalserve.settings.serving import EngineSettings, ModelSettings
+from metalserve.settings.verification import VerifySettings
 
 __all__ = [
     "ContainerSettings",
@@ -33,4 +34,5 @@ __all__ = [
     "Section",
     "SettingsError",
     "StorageSettings",
+    "VerifySettings",
 ]

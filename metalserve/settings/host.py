@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from metalserve.settings.common import Section, problem
 from metalserve.settings.machine import (
@@ -19,6 +19,7 @@ from metalserve.settings.machine import (
 )
 from metalserve.settings.repositories import RepositoriesSettings
 from metalserve.settings.serving import EngineSettings, ModelSettings
+from metalserve.settings.verification import VerifySettings, with_verify
 
 
 class HostSettings(Section):
@@ -34,7 +35,13 @@ class HostSettings(Section):
     storage: StorageSettings = Field(default_factory=StorageSettings, description="file system of the models")
     model: ModelSettings | None = Field(None, description="model to serve; None brings the host up without serving")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="vLLM engine")
+    verify: VerifySettings = Field(default_factory=VerifySettings, description="what deploys/verify.py measures")
     simulated: bool = Field(False, description="the GPUs of this host are simulated (the built-in lab)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        return with_verify(data)
 
     @field_validator("release")
     @classmethod

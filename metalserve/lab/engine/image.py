@@ -31,6 +31,15 @@ from standin.server import main
 
 sys.exit(main(prog="api_server.py"))
 """
+_PROBE = """#!/usr/bin/python3
+# SIMULATED: metalserve's stand-in for files/probes/{name}.py
+import sys
+
+sys.path.insert(0, "/opt/vllm-standin")
+from standin.measured import main
+
+sys.exit(main("{name}"))
+"""
 
 
 def _architecture() -> str:
@@ -45,6 +54,8 @@ def _release_layer(version: str) -> tuple[dict[str, tuple[bytes, int]], dict[str
     }
     flags = CATALOGUE / "vllm" / f"flags-{version}.json"
     files[f"{_PLACE}/{flags.name}"] = (flags.read_bytes(), 0o644)
+    for name in ("bandwidth", "soak", "storage"):
+        files[f"{_PLACE}/probes/{name}.py"] = (_PROBE.format(name=name).encode(), 0o755)
     files["usr/local/bin/vllm"] = (_VLLM.encode(), 0o755)
     package = "usr/lib/python3/dist-packages/vllm/entrypoints/openai"
     files[f"{package}/api_server.py"] = (_API_SERVER.encode(), 0o644)
@@ -65,6 +76,7 @@ def _config(version: str) -> dict[str, Any]:
             "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
             "VLLM_ENABLE_CUDA_COMPATIBILITY=0",
             "METALSERVE_LAB_REQUIRE_GPUS=1",
+            f"METALSERVE_PROBES=/{_PLACE}/probes",  # there is nothing to measure here: these answer, and say so
             f"VLLM_STANDIN_FLAGS=/{_PLACE}/flags-{version}.json",
         ],
         "Labels": {
