@@ -252,7 +252,7 @@ def _judge(run: HostRun, findings: Sequence[Finding]) -> None:
         if finding.status in ("fail", "unknown"):
             raise ProofFailed(finding)
     for finding in findings:
-        if finding.status == "warn":
+        if finding.warning:
             words = f"{finding.subject}: {finding.check}: expected {finding.expected}, found {finding.observed}"
             if words not in run.report.warnings:
                 run.report.warnings.append(words)

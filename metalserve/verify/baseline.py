@@ -54,7 +54,7 @@ def figures(measurement: Measurement) -> dict[str, float]:
 
 def acceptable(findings: list[Finding]) -> bool:
     """Tell whether measurements with these findings may become a baseline: none failed, none is inconclusive."""
-    return all(not f.failing and not f.observed.startswith("inconclusive") for f in findings)
+    return all(not f.failing and f.status != INCONCLUSIVE for f in findings)
 
 
 def accept(measurement: Measurement, gpus: tuple[str, ...]) -> Baseline:
@@ -78,7 +78,7 @@ def compare(measurement: Measurement, baseline: Baseline, gpus: tuple[str, ...],
     if baseline.simulated != measurement.simulated or (baseline.gpus and gpus and set(baseline.gpus) != set(gpus)):
         what = "other GPUs than then" if baseline.simulated == measurement.simulated else "simulated is not as then"
         return [
-            Finding("baseline", INCONCLUSIVE, "host", since, f"inconclusive: {what}", "not comparable", again, where)
+            Finding("baseline", INCONCLUSIVE, "host", since, what, "not comparable", again, where)
         ]
     findings = []
     today = figures(measurement)

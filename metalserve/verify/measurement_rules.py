@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from metalserve.verify.finding import Finding, Status
 
-INCONCLUSIVE: Final[Status] = "warn"
+INCONCLUSIVE: Final[Status] = "inconclusive"
 """Status of a measurement that could not be made: a set-up that failed is not a GPU that failed."""
 
 NVML: Final = "NVML header of CUDA 13.3 (NVIDIA/go-nvml 2026-07-01): clocks-event reasons 0xE8"
@@ -80,9 +80,7 @@ DRIVE_HOT_C = Threshold(70.0, "vendor", "NVMe drives throttle at 70 to 85 C (WCT
 
 def inconclusive(check: str, subject: str, expected: str, why: str, remedy: str, source: str = "") -> Finding:
     """Return the finding of a measurement that says nothing about the hardware."""
-    return Finding(
-        check, INCONCLUSIVE, subject, expected, f"inconclusive: {why}", "the hardware is not proved", remedy, source
-    )
+    return Finding(check, INCONCLUSIVE, subject, expected, why, "the hardware is not proved", remedy, source)
 
 
 def deviations(values: Sequence[float], floor: float) -> list[float]:

@@ -64,7 +64,7 @@ def node(
 def test_what_stands_in_the_way_is_said_and_condemns_nobody(host: Node, words: str) -> None:
     found = role.obstacle(host)
     assert found is not None and words in found.observed and found.remedy
-    assert found.observed.startswith("inconclusive") and not found.failing
+    assert found.status == "inconclusive" and not found.failing
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,13 @@ def test_answers_become_one_measurement() -> None:
     assert told.simulated and told.depth == "standard" and told.nvlink is None
     assert told.storage is not None and told.storage.path == "/srv/models"
     missing = [f for f in role.judged(node(), told) if f.check == "measurement"]
-    assert [f.observed for f in missing] == ["inconclusive: no answer from: bandwidth"]
+    assert [f.observed for f in missing] == ["no answer from: bandwidth"]
 
 
 def test_a_probe_that_says_nonsense_is_inconclusive() -> None:
     told = role.assembled(node(), {"bandwidth": "Traceback", "soak": '{"error": "ended with 125: no image"}'}, "now")
     findings = role.judged(node(), told)
-    assert findings and all(f.observed.startswith("inconclusive") for f in findings)
+    assert findings and all(f.status == "inconclusive" for f in findings)
     assert any("no image" in f.observed for f in findings) and any("Traceback" in f.observed for f in findings)
 
 
