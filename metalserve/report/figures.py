@@ -97,10 +97,13 @@ def backend(host: Host) -> str:
 
 def troubles(host: Host) -> list[str]:
     """Return what the probes say went wrong while they measured."""
-    said = []
+    why = line(host.measurements.get("skipped"))
+    said = [f"nothing was measured: {why}"] if why else []
     for name in ("nvlink", "soak", "storage"):
         part = mapping(host.measurements.get(name))
         said += [f"{name}: {words}" for words in (line(part.get("error")), line(part.get("note"))) if words]
+        if part.get("backend") == "cpu":
+            said.append(f"{name}: the load ran on the CPU: it says nothing about GPUs")
         wrong = number(part.get("wrong"))
         if wrong:
             said.append(f"{name}: {wrong:g} wrong results: data was damaged on its way between GPUs")

@@ -33,7 +33,7 @@ from metalserve.report.reading import no_collecting
 from metalserve.report.soak import Soak, soak_of
 from metalserve.report.terminal import headline, when
 from metalserve.report.tree import Tree, pcie_tree
-from metalserve.report.values import line, mapping, mappings, number
+from metalserve.report.values import line, mapping, mappings, number, text
 
 MARKS: Final[Mapping[str, str]] = {
     "fail": "✕",
@@ -45,6 +45,8 @@ MARKS: Final[Mapping[str, str]] = {
 }
 """Beside each status' word, so that it does not hang on a colour."""
 _BACKTICKS = re.compile(r"`([^`\n]{1,200})`")
+_LONGEST: Final = 4000
+"""Characters of a diagnostic's output that the page shows."""
 _SERIES: Final = 4
 """Curves that a GPU may have: temperature, power, clock, throughput."""
 
@@ -189,7 +191,7 @@ def _flat(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str
     elif isinstance(value, (list, tuple)) and len(value) > 8:
         yield name, f"{len(value)} entries"
     elif value not in (None, "", [], {}):
-        yield name, line(value)[:300]
+        yield name, text(value)[:_LONGEST]
 
 
 def _problems(nodes: Sequence[Node]) -> list[Problem]:
