@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from metalserve.report.identity import gpu_spec, healthy_busbw, nominal_pair_gb_s
+from metalserve.report.identity import gpu_spec, healthy_busbw, nominal_pair_gb_s, usual
 from metalserve.report.links import pair_rates, pairs
 from metalserve.report.model import Host
 from metalserve.report.soak import Soak, soak_of
@@ -151,13 +152,16 @@ def _pairs(host: Host) -> list[Figure]:
     spec, kinds = gpu_spec(host), pairs(host.hardware)
     found = []
     slow = min(rates, key=lambda pair: (rates[pair], pair))
-    median = statistics.median(rates.values())
-    nominal = nominal_pair_gb_s(spec, kinds.get(slow, "")) if spec else None
-    words = f"{kinds[slow]}: {nominal:g} nominal each way" if nominal else ""
+
+    def nominal(kind: str) -> str:
+        rate = nominal_pair_gb_s(spec, kind) if spec else None
+        return f"{kind}: {rate:g} nominal each way" if rate else ""
+
     if len(rates) > 2:
-        found.append(Figure("pairs, median, one way", median, "GB/s", "bandwidth"))
+        median, most = statistics.median(rates.values()), usual(Counter(kinds[pair] for pair in rates if pair in kinds))
+        found.append(Figure("pairs, median, one way", median, "GB/s", "bandwidth", nominal(most)))
     name = f"slowest pair (GPU {slow[0]} to {slow[1]}), one way"
-    found.append(Figure(name, rates[slow], "GB/s", "bandwidth", words, group="slowest pair"))
+    found.append(Figure(name, rates[slow], "GB/s", "bandwidth", nominal(kinds.get(slow, "")), group="slowest pair"))
     return found
 
 

@@ -90,10 +90,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Problem:
-    """The same check above ok on one or more hosts."""
+    """The same check above ok on one or more hosts; `words` say what stopped a run."""
 
     status: str
     check: str
+    words: str
     nodes: list[Node]
     remedies: tuple[str, ...]
 
@@ -195,19 +196,20 @@ def _flat(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, str
 
 
 def _problems(nodes: Sequence[Node]) -> list[Problem]:
-    groups: dict[tuple[str, str], tuple[dict[str, Node], dict[str, None]]] = {}
+    groups: dict[tuple[str, str, str], tuple[dict[str, Node], dict[str, None]]] = {}
+
+    def note(node: Node, status: str, check: str, words: str, remedy: str) -> None:
+        there, remedies = groups.setdefault((status, check, words), ({}, {}))
+        there[node.anchor] = node
+        if remedy:
+            remedies[remedy] = None
+
     for node in nodes:
         if node.host.reason:
-            there, remedies = groups.setdefault((node.host.verdict, f"run: {node.host.reason[:80]}"), ({}, {}))
-            there[node.anchor] = node
-            if node.host.failure.get("remedy"):
-                remedies[node.host.failure["remedy"]] = None
+            note(node, node.host.verdict, "run", node.host.reason, node.host.failure.get("remedy", ""))
         for entry in node.problems:
-            there, remedies = groups.setdefault((entry.status, entry.check), ({}, {}))
-            there[node.anchor] = node
-            if entry.remedy:
-                remedies[entry.remedy] = None
-    found = [Problem(s, c, list(there.values()), tuple(remedies)) for (s, c), (there, remedies) in groups.items()]
+            note(node, entry.status, entry.check, "", entry.remedy)
+    found = [Problem(*key, list(there.values()), tuple(remedies)) for key, (there, remedies) in groups.items()]
     return sorted(found, key=lambda p: (STATUSES.index(p.status), -len(p.nodes), p.check))
 
 

@@ -232,7 +232,7 @@ def test_a_host_without_gpus_and_an_old_report_still_render() -> None:
     gone = page({"name": "away", "status": "unreachable", "connected": False}, {"name": "new", "status": "unchanged"})
     assert "no connection" in node(gone, "away").text
     assert node(gone, "new").attributes["data-verdict"] == "unknown"
-    assert "run: no connection" in gone.all("table", cls="problems")[0].text
+    assert "run 1 away no connection" in gone.all("table", cls="problems")[0].text
 
 
 def test_no_host_at_all() -> None:
