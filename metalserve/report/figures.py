@@ -157,11 +157,14 @@ def _pairs(host: Host) -> list[Figure]:
         rate = nominal_pair_gb_s(spec, kind) if spec else None
         return f"{kind}: {rate:g} nominal each way" if rate else ""
 
+    most = usual(Counter(kinds[pair] for pair in rates if pair in kinds))
     if len(rates) > 2:
-        median, most = statistics.median(rates.values()), usual(Counter(kinds[pair] for pair in rates if pair in kinds))
+        median = statistics.median(rates.values())
         found.append(Figure("pairs, median, one way", median, "GB/s", "bandwidth", nominal(most)))
+    # A pair that lost links is held against its peers' class, not against what it has left.
+    kind = most if kinds.get(slow, "").startswith("NV") else kinds.get(slow, "")
     name = f"slowest pair (GPU {slow[0]} to {slow[1]}), one way"
-    found.append(Figure(name, rates[slow], "GB/s", "bandwidth", nominal(kinds.get(slow, "")), group="slowest pair"))
+    found.append(Figure(name, rates[slow], "GB/s", "bandwidth", nominal(kind), group="slowest pair"))
     return found
 
 

@@ -139,10 +139,13 @@ def _xs(gpu: GpuSoak, size: int, start: float, scale: float) -> list[int]:
 
 def _buckets(values: Series, size: int, aggregate: Aggregate) -> list[float | None]:
     """Return one value for every `size` samples; None where none of them was measured."""
-    parts = [values[i : i + size] for i in range(0, len(values), size)]
     if None not in values:
-        return [aggregate(part) for part in cast("list[Sequence[float]]", parts)]
-    return [aggregate(there) if (there := known(part)) else None for part in parts]
+        numbers = cast("Sequence[float]", values)
+        rest = len(numbers) % size
+        whole = zip(*[iter(numbers)] * size, strict=False)  # size at a time, from one iterator
+        return [*map(aggregate, whole), *([aggregate(numbers[-rest:])] if rest else [])]
+    parts = [known(values[i : i + size]) for i in range(0, len(values), size)]
+    return [aggregate(part) if part else None for part in parts]
 
 
 def _panel(
@@ -191,11 +194,13 @@ def _panel(
 
 
 def _path(xs: Sequence[int], ys: Sequence[int | None]) -> str:
-    """Return SVG path data; gaps break the line, points between two of the same height are left out."""
+    """Return SVG path data; what was not measured breaks the line."""
+    if None not in ys:
+        return "M" + " ".join(map("%d %d".__mod__, zip(xs, ys, strict=True)))
     parts: list[str] = []
     before: int | None = None
-    for x, y, after in zip(xs, ys, [*ys[1:], None], strict=True):
-        if y is not None and not before == y == after:
+    for x, y in zip(xs, ys, strict=True):
+        if y is not None:
             parts.append(f"{'M' if before is None else ' '}{x} {y}")
         before = y
     return "".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -103,8 +104,8 @@ def _gpu(row: Mapping[str, Any]) -> GpuSoak | None:
     if index is None or not times:
         return None
     order: list[int] | None = None
-    seconds = known(times)
-    if len(seconds) != len(times) or seconds != sorted(seconds):
+    seconds = list(complete(times))
+    if len(seconds) != len(times) or not all(map(operator.le, seconds, seconds[1:])):
         order = sorted((i for i, t in enumerate(times) if t is not None), key=lambda i: times[i] or 0)
         seconds = [t for i in order if (t := times[i]) is not None]
     if not seconds:
@@ -142,20 +143,23 @@ def complete(values: Series) -> Sequence[float]:
 
 
 def _series(value: Any) -> Series:
-    # Nearly all lists hold numbers alone, and there are millions of them in a fleet's report: one look at the whole.
-    if isinstance(value, list) and set(map(type, value)) <= {int, float}:
+    # Nearly all lists hold numbers alone, and a fleet's report has millions of them: hypot looks at a whole list at
+    # once, refuses what is no number, and is no smaller than the largest.
+    if isinstance(value, list):
         try:
-            if math.isfinite(sum(value)) and max(map(abs, value), default=0) < 1e15:
+            if math.hypot(*value) < 1e15:
                 return value
-        except OverflowError:
+        except (TypeError, OverflowError):
             pass
     return [v if v is not None and abs(v) < 1e15 else None for v in numbers(value)]
 
 
-def _aligned(values: Sequence[Any], length: int, order: list[int] | None) -> list[Any]:
+def _aligned(values: Sequence[Any], length: int, order: list[int] | None) -> Sequence[Any]:
     """Return `values` in the order of time, cut or filled with None to the number of samples; [] where all are None."""
     if not values or (values[0] is None and all(v is None for v in values)):
         return []
+    if len(values) == length and order is None:
+        return values
     cut = [*values[:length], *[None] * (length - len(values))]
     return cut if order is None else [cut[i] for i in order]
 
@@ -167,7 +171,7 @@ def _ends(values: Series) -> tuple[float | None, float | None]:
     return (sum(first) / len(first) if first else None), (sum(last) / len(last) if last else None)
 
 
-def _reasons(seconds: list[float], samples: list[Any]) -> tuple[tuple[Slowdown, ...], float | None]:
+def _reasons(seconds: list[float], samples: Sequence[Any]) -> tuple[tuple[Slowdown, ...], float | None]:
     if not samples:
         return (), None
     found: list[Slowdown] = []

@@ -83,6 +83,7 @@ def test_missing_links_are_marked_in_words_on_their_gpu_alone(short_of_links: El
 def test_low_bandwidth_is_marked_against_the_catalogue(short_of_links: Element) -> None:
     low = node(short_of_links, "a").section("Bandwidth and storage").all("td", cls="low")
     assert [re.sub(r"\d+", "N", td.text) for td in low] == ["▼ N GB/s"]
+    assert "NV18: 450 nominal each way" in node(short_of_links, "a").section("Bandwidth and storage").all("tr")[3].text
     words = node(short_of_links, "b").section("Bandwidth and storage").text
     assert "about 480 when healthy, alarm below 460" in words
 
