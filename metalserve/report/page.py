@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from metalserve import __version__
 from metalserve.paths import FILES
-from metalserve.report.figures import Figure, backend, figures, sweep, troubles
+from metalserve.report.figures import Figure, backend, figures, gpu_count, sweep, troubles
 from metalserve.report.identity import gpu_spec
 from metalserve.report.links import Matrix, gpu_links, matrix
 from metalserve.report.model import (
@@ -70,6 +70,11 @@ class Node:
     backend: str
     troubles: list[str]
     more: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+    @property
+    def gpu_count(self) -> int | None:
+        """GPUs of the host, or None where they were not read."""
+        return gpu_count(self.host)
 
     @property
     def busbw(self) -> Figure | None:

@@ -236,6 +236,10 @@ def test_a_host_without_gpus_and_an_old_report_still_render() -> None:
     assert "run 1 away no connection" in gone.all("table", cls="problems")[0].text
 
 
+def test_one_gpu_has_no_links_to_others() -> None:
+    assert "One GPU: there are no links between GPUs" in page(host("a", "l4-1")).section("NVLink").text
+
+
 def test_no_host_at_all() -> None:
     assert "nodes in this report" in page().text
 

@@ -154,6 +154,17 @@ def test_no_report_shaped_json_breaks_anything(old: Any, new: Any) -> None:
         print_report(after, Console(file=nowhere), everything=True)
 
 
+@settings(max_examples=40, deadline=None)
+@given(*[_shape(_EXAMPLE[part]) for part in ("measurements", "hardware")], _shape(_EXAMPLE["measurements"]["soak"]))
+def test_no_hardware_and_no_measurement_breaks_the_page(measurements: Any, hardware: Any, soak: Any) -> None:
+    whole = {"measurements": measurements, "hardware": hardware}
+    soaked = {"measurements": {"soak": soak}, "hardware": _EXAMPLE["hardware"]}
+    both = report_from({"schema": 1, "hosts": {"a": whole, "b": soaked}})
+    parse(html_page(both))
+    swapped = report_from({"schema": 1, "hosts": {"a": soaked, "b": whole}})
+    json.dumps(compare(both, swapped).as_dict(), allow_nan=False)
+
+
 @settings(max_examples=60, deadline=None)
 @given(_ANY)
 def test_no_json_at_all_breaks_reading(value: Any) -> None:
