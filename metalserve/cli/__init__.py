@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "Plan the vLLM launch from hardware and model.",
     "read": "Read the output of a hardware tool (nvidia-smi, lspci, ...) into JSON.",
     "release": "List, show and check releases.",
+    "report": "Show the report of a verify run: terminal, HTML page, JUnit; what got worse.",
     "settings": "Show every host setting: type, unit, default.",
     "vllm": "Check vLLM flags against a pinned release.",
     "weights": "Make manifests of models.",

@@ -15,6 +15,7 @@ from metalserve.converge.waves import Size, plan_waves, to_retry
 from metalserve.errors import MetalserveError
 from metalserve.pyinfra_seam.cli_run import Outcome, run_pyinfra
 from metalserve.pyinfra_seam.report import RunReport
+from metalserve.report.history import keep
 from metalserve.settings import SettingsError
 
 
@@ -114,6 +115,8 @@ def _write(result: FleetRun, path: Path, inventory: str, deploy: str) -> None:
     more = {"inventory": inventory, "deploy": deploy, "waves": [list(wave) for wave in result.waves]}
     try:
         result.report.write(path, more)
+        if result.report.verifies and result.report.complete:
+            keep({**result.report.as_dict(), **more}, path.parent / "verify")
     except OSError as error:
         raise MetalserveError(f"the report could not be written: {error.strerror}", where=str(path)) from error
 

@@ -80,6 +80,7 @@ def _take(report: RunReport, wave: Sequence[str], outcome: Outcome) -> int:
     found = outcome.report
     if found is not None:
         report.executed |= found.executed
+        report.verifies |= found.verifies
     for name in wave:
         if found is not None and name in found.hosts:
             report.hosts[name] = found.hosts[name]

@@ -142,6 +142,7 @@ class HostRun:
         if self.node is None:
             settings = HostSettings.from_data(self.host.data.dict(), host=self.host.name, source="inventory")
             self.report.simulated = settings.simulated
+            self.report.release = settings.release
             self.report.warnings += settings.warnings()
             self.node = Node(self.host.name, settings, load_release(settings.release), Observation())
         return self.node

@@ -24,6 +24,7 @@ from metalserve.inventory import check_hosts, check_secrets
 from metalserve.pyinfra_seam import output
 from metalserve.pyinfra_seam.hostrun import RUN_REPORT
 from metalserve.pyinfra_seam.report import Failure
+from metalserve.report.history import keep
 
 _installed = False
 _UNCHECKED = {"exec", "fact", "debug-inventory", "server.shell"}
@@ -155,10 +156,15 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def _summary() -> None:
     if not RUN_REPORT.hosts:
         return
-    path = Path(os.environ.get("METALSERVE_REPORT") or "reports/last-run.json")
+    given = os.environ.get("METALSERVE_REPORT")
+    path = Path(given or "reports/last-run.json")
     try:
         RUN_REPORT.write(path)
+        if RUN_REPORT.verifies and RUN_REPORT.complete and not given:  # whoever names a path keeps the whole fleet's
+            keep(RUN_REPORT.as_dict(), path.parent / "verify")
     except OSError as error:
         click.echo(f"metalserve: {path}: the report could not be written: {error.strerror}", err=True)
+    except MetalserveError as error:
+        click.echo(f"metalserve: {error}", err=True)
     if os.environ.get("METALSERVE_QUIET_SUMMARY") != "1":
         RUN_REPORT.print(Console(stderr=True))

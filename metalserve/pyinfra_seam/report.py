@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metalserve import __version__
 from metalserve.errors import MetalserveError
 
 Status = Literal["unchanged", "changed", "would change", "failed", "unreachable", "interrupted", "not reached"]
@@ -42,6 +43,7 @@ class HostReport:
         proofs: name -> one line that a role proved ("completion" -> the text that the engine answered).
         findings: everything that the checks said, good and bad, when a run was asked for just that (deploys/verify.py).
         sessions: SSH sessions that metalserve opened on this host.
+        release: the pinned set of versions that it was held against.
         hardware: what was seen of the hardware (`metalserve.hardware.export`), when a run was asked to prove it.
         measurements: what was measured on it (`metalserve.verify.measurement`), likewise.
     """
@@ -57,6 +59,7 @@ class HostReport:
     connected: bool = True
     sessions: int = 0
     simulated: bool = False
+    release: str = ""
     hardware: dict[str, Any] = field(default_factory=dict)
     measurements: dict[str, Any] = field(default_factory=dict)
 
@@ -86,6 +89,7 @@ class RunReport:
     Attributes:
         executed: whether the run went on to change hosts (not with `--dry`).
         complete: whether it went through to its end: no Ctrl-C, no exception.
+        verifies: whether it changes nothing by intent and only proves (deploys/verify.py): its report is kept.
         settled: host -> outcome, where that was decided elsewhere (a report that was read, a wave not reached).
     """
 
@@ -94,6 +98,7 @@ class RunReport:
         self.hosts: dict[str, HostReport] = {}
         self.executed = False
         self.complete = False
+        self.verifies = False
         self.settled: dict[str, Status] = {}
 
     def host(self, name: str) -> HostReport:
@@ -116,6 +121,7 @@ class RunReport:
             raise MetalserveError("is no report of metalserve (schema 1)")
         report = cls()
         report.executed, report.complete = bool(data.get("executed")), bool(data.get("complete"))
+        report.verifies = bool(data.get("verifies"))
         known = {f.name for f in fields(HostReport)}
         for name, values in data["hosts"].items():
             host = HostReport(**{k: v for k, v in values.items() if k in known})
@@ -130,10 +136,12 @@ class RunReport:
         """Return the report as JSON-ready values (schema version 1)."""
         return {
             "schema": 1,
+            "metalserve": __version__,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 1),
             "executed": self.executed,
             "complete": self.complete,
+            "verifies": self.verifies,
             "hosts": {n: {**asdict(host), "status": self.status(host)} for n, host in sorted(self.hosts.items())},
         }
 

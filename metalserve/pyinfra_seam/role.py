@@ -43,6 +43,7 @@ def begin(*watches: WatchOf, proofs_only: bool = False) -> None:
     """
     run = current()
     run.proofs_only = proofs_only
+    run.run.verifies |= proofs_only
     if run.failed:
         return
     with run.in_role("observe"):
