@@ -77,9 +77,7 @@ def compare(measurement: Measurement, baseline: Baseline, gpus: tuple[str, ...],
     again = f"when the change is meant, remove {where}: the next measurement is accepted anew"
     if baseline.simulated != measurement.simulated or (baseline.gpus and gpus and set(baseline.gpus) != set(gpus)):
         what = "other GPUs than then" if baseline.simulated == measurement.simulated else "simulated is not as then"
-        return [
-            Finding("baseline", INCONCLUSIVE, "host", since, what, "not comparable", again, where)
-        ]
+        return [Finding("baseline", INCONCLUSIVE, "host", since, what, "not comparable", again, where)]
     findings = []
     today = figures(measurement)
     for name, then in baseline.figures.items():
