@@ -80,7 +80,8 @@ def read_captures(place: Path) -> bool:
 
     captured = sections((place / "captures.txt").read_text(errors="replace"))
     texts = {name: captured[name] for name in READ if name in captured}
-    texts["smi-xml"] = 0, (place / "smi.xml").read_text(errors="replace") if (place / "smi.xml").exists() else ""
+    xml = (place / "smi.xml").read_text(errors="replace") if (place / "smi.xml").exists() else ""
+    texts["smi-xml"] = NOT_FOUND if "not found" in xml[:200] else 0, xml
     print("captures")
     bad = 0
     for name, (code, text) in texts.items():
@@ -130,6 +131,8 @@ def verify(place: Path) -> bool:
     for finding in host["findings"]:
         if finding["status"] not in ("ok", "skipped"):
             print(f"  {finding['status']}: {finding['check']}: {finding['subject']}: {finding['observed']}")
+    if host["failure"]:
+        print(f"  stopped in {host['failure']['role']}: {host['failure']['what']}")
     good = sum(finding["status"] == "ok" for finding in host["findings"])
     print(f"  {good} of {len(host['findings'])} findings ok; {host['sessions']} sessions")
     return True
