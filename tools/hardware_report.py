@@ -153,13 +153,12 @@ def environment() -> dict[str, str]:
 
 def measured(place: Path) -> bool:
     """Judge what the probes measured and put it into verify.json."""
-    from metalserve.verify.measurement import Measurement
-    from roles.measure.desired import judged
-
     from metalserve.desired.node import Node
     from metalserve.desired.observed import Observation
     from metalserve.releases import load_release, release_names
     from metalserve.settings import HostSettings
+    from metalserve.verify.measurement import Measurement
+    from roles.measure.desired import judged
 
     print("measured")
     parts = {name: _json(place / f"{name}.json") for name in ("bandwidth", "soak", "storage")}

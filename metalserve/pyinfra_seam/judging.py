@@ -64,6 +64,9 @@ def conclude(run: HostRun) -> None:
     """Fail the host if something that was noted is bad, else put the count into its report."""
     if run.node is not None:
         run.report.hardware = hardware_dict(run.node.hardware)
+    if not run.noted:
+        run.fail("prove", MetalserveError("nothing was checked", remedy="give the deploy roles that prove something"))
+        return
     bad = [f for f in run.noted if f.failing]
     run.report.warnings += [str(f) for f in run.noted if not f.failing and f.status not in _QUIET]
     if bad:
@@ -72,4 +75,4 @@ def conclude(run: HostRun) -> None:
         run.fail("prove", error)
     else:
         counts = Counter(f.status for f in run.noted)
-        run.report.proofs["checks"] = ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "none"
+        run.report.proofs["checks"] = ", ".join(f"{n} {status}" for status, n in counts.most_common())

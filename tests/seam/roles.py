@@ -51,6 +51,8 @@ def after_plain(node: Node) -> Desired:
 
 def findings(node: Node) -> list[Finding]:
     status = os.environ.get("SEAM_FINDING", "ok")
+    if status == "none":
+        return []
     return [
         Finding("seam-mark", status, node.name, "a mark", "what it is", "nothing works", "make it", "test")  # type: ignore[arg-type]
     ]

@@ -170,6 +170,16 @@ class TestProofsOnly:
         assert run.rc == 1
         assert run.host()["failure"]["evidence"].startswith("unknown: seam-mark: @local: what it is; expected a mark")
 
+    def test_a_machine_without_systemd_is_proved_too(self, seam: Seam) -> None:
+        seam.hosts({"@fake/container": seam.fake(BARE.replace("live=1", "live=0"))})
+        run = seam.pyinfra("-y", deploy=self.deploy)
+        assert [f["check"] for f in run.host("@fake/container")["findings"]] == ["seam-mark"]
+
+    def test_a_run_that_checked_nothing_has_proved_nothing(self, seam: Seam) -> None:
+        run = seam.pyinfra("-y", deploy=self.deploy, extra={"SEAM_FINDING": "none"})
+        assert run.rc == 1
+        assert run.host()["failure"]["what"] == "nothing was checked"
+
 
 class TestBeforeAnyHostIsContacted:
     def test_bad_settings_are_refused(self, seam: Seam) -> None:
