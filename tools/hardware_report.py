@@ -88,6 +88,8 @@ def read_captures(place: Path) -> bool:
         kind = KINDS.get(READ.get(name, name))
         if code == NOT_FOUND:
             print(f"  {name:15} not on this host")
+        elif not text.strip():
+            print(f"  {name:15} said nothing")
         elif kind is None:
             print(f"  {name:15} no parser")
         else:

@@ -53,7 +53,10 @@ def nvidia_smi(reader: Reader, by_address: Mapping[str, PciDevice]) -> SmiAnswer
     if failure:
         reader.problems.append(f"nvidia-smi: {failure.message}")
     smi.topology = reader.parse("topo", parse_topo)
-    smi.nvlinks = reader.parse("nvlink-status", parse_nvlink_status) or ()
+    links = reader.sections.get("nvlink-status")
+    if not (len(gpus) == 1 and links is not None and links.rc == 0 and not links.text.strip()):
+        # nvidia-smi says nothing at all, and that it went well, where one GPU of a board is alone in its machine
+        smi.nvlinks = reader.parse("nvlink-status", parse_nvlink_status) or ()
     return smi
 
 

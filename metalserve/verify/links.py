@@ -213,6 +213,17 @@ def _nvlinks(hardware: NodeHardware, expected: Expectation) -> list[Finding]:
     if expected.spec is not None and expected.spec.nvlink is None and not expected.nvlinks:
         return []
     by_index = {n.index: n for n in hardware.nvlinks}
+    if len(hardware.gpus) == 1 and hardware.guest and not any(n.active for n in hardware.nvlinks):
+        return [
+            Finding(
+                "nvlink-count",
+                "skipped",
+                subject(hardware.gpus[0]),
+                "NVLinks to other GPUs of the same machine",
+                "one GPU of a board, given to a virtual machine alone: it has nobody to be linked with",
+                source="seen on a KVM guest with one H100 SXM, driver 580.159.04, 2026-11-25",
+            )
+        ]
     findings = []
     for gpu in hardware.gpus:
         status = by_index.get(gpu.index)

@@ -1,4 +1,4 @@
-"""Outputs of a real virtual machine with 2 of the 8 GPUs of an H100 board (2026-11-25, driver 580.159.04, no lspci).
+"""Outputs of real virtual machines with 2 and with 1 of the 8 GPUs of an H100 board (2026-11-25, 580.159.04, no lspci).
 
 UUIDs and serial numbers are replaced. `pcie-tree`, `lspci`, `numa` and `host-state` are put into the form of our
 commands from the values that were read there; hugepages, Secure Boot and IOMMU units were not, they are filled in.
@@ -101,3 +101,22 @@ def test_the_export_has_what_reports_draw(hardware: NodeHardware) -> None:
     assert told["host"]["virtual"] == "vm-other"
     assert told["nics_detail"][0]["address"] == "0000:00:03.0"
     assert told["gpus"][0]["details"]["margin_c"] is not None
+
+
+def test_a_gpu_alone_in_its_machine_has_no_links_to_miss() -> None:
+    alone = FIXTURES.parent / "h100x1-vm"
+    sections = {path.stem: Section(path.read_text()) for path in alone.glob("*.txt")}
+    for name in ("pcie-tree", "lspci", "host-state", "numa", "modules"):  # the same machine but for the second GPU
+        lines = (FIXTURES / f"{name}.txt").read_text().splitlines()
+        sections[name] = Section("\n".join(line for line in lines if "0000:00:07.0" not in line))
+    one = node_hardware(sections)
+    assert len(one.gpus) == 1 and one.guest
+    assert "nvlink-status" not in one.unread and not any("nvlink" in problem for problem in one.problems)
+    findings = {f.check: f for f in check_node(one, ExpectSettings(), load_gpus())}
+    assert findings["nvlink-count"].status == "skipped"
+    assert not [str(f) for f in findings.values() if f.status == "fail"]
+    # more than one GPU that says nothing is not known to be well
+    both = {path.stem: Section(path.read_text()) for path in FIXTURES.glob("*.txt")}
+    silent = node_hardware({**both, "nvlink-status": Section("")})
+    states = {f.status for f in check_node(silent, ExpectSettings(), load_gpus()) if f.check == "nvlink-count"}
+    assert states == {"unknown"}
