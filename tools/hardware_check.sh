@@ -88,7 +88,7 @@ run soak $((soak + 60)) "$PYTHON" "$here/files/probes/soak.py" --json --seconds 
 # An NVMe drive where one may be read, else the largest files at hand: PyTorch's own.
 drive=$(for d in /dev/nvme*n1; do [ -r "$d" ] && echo "$d"; done | head -n 1)
 [ -n "$drive" ] || drive=$("$PYTHON" -c 'import os, torch; print(os.path.dirname(torch.__file__))' 2>/dev/null || echo /usr)
-run storage 60 "$PYTHON" "$here/files/probes/storage.py" --json --seconds 15 --path "$drive"
+run storage 60 "$PYTHON" "$here/files/probes/storage.py" --json --seconds "${STORAGE_SECONDS:-15}" --path "$drive"
 
 say "metalserve"
 cd "$here" || exit 1

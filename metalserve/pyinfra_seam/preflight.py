@@ -146,16 +146,19 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     # out queues behind the very commands that are to be left. Connections end with the process, and with them the
     # locks; what still runs on a host stops at its next step, and the next run waits for it.
     click.echo("\nmetalserve: interrupted; files are whole, run the same command again to go on", err=True)
-    _summary()
+    _summary(interrupted=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(128 + number)
 
 
-def _summary() -> None:
+def _summary(*, interrupted: bool = False) -> None:
     if not RUN_REPORT.hosts:
         return
+    if not interrupted and all(host.failure is not None for host in RUN_REPORT.hosts.values()):
+        # pyinfra leaves by an exception when no host remains: nothing was left out by that.
+        RUN_REPORT.complete = True
     given = os.environ.get("METALSERVE_REPORT")
     path = Path(given or "reports/last-run.json")
     try:

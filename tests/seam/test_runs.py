@@ -179,6 +179,7 @@ class TestProofsOnly:
         run = seam.pyinfra("-y", deploy=self.deploy, extra={"SEAM_FINDING": "none"})
         assert run.rc == 1
         assert run.host()["failure"]["what"] == "nothing was checked"
+        assert run.report["complete"] is True, "the only host failed: nobody was left out"
 
 
 class TestBeforeAnyHostIsContacted:
