@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from metalserve.paths import FILES
 
 PROBES = FILES / "probes"
+PYTHON = os.environ.get("METALSERVE_TORCH_PYTHON") or sys.executable
+"""The Python that runs the probes: they need PyTorch, the tests do not (`./run test-probes` makes one)."""
 
 
 def load(name: str) -> ModuleType:
@@ -28,7 +31,7 @@ def load(name: str) -> ModuleType:
 def run(name: str, *arguments: str, timeout_s: float = 120) -> tuple[int, dict[str, Any]]:
     """Run a probe as a host would; return its exit status and what it printed."""
     done = subprocess.run(
-        [sys.executable, str(PROBES / f"{name}.py"), "--json", *arguments],
+        [PYTHON, str(PROBES / f"{name}.py"), "--json", *arguments],
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -38,10 +41,11 @@ def run(name: str, *arguments: str, timeout_s: float = 120) -> tuple[int, dict[s
     return done.returncode, json.loads(done.stdout)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed: pip install torch to prove the probes on the CPU")
+    there = subprocess.run([PYTHON, "-c", "import torch"], capture_output=True, check=False).returncode == 0
+    if not there:
+        pytest.skip("PyTorch is not installed: ./run test-probes proves the probes on the CPU")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from metalserve.verify.measurement import Soak, read_value
-from tests.probes.conftest import PROBES, load, run
+from tests.probes.conftest import PROBES, PYTHON, load, run
 
 FIELDS = ["index", "temperature.gpu", "temperature.gpu.tlimit", "power.draw", "clocks.sm"]
 FIELDS.append("clocks_event_reasons.active")
@@ -38,7 +37,7 @@ def test_two_processes_for_two_seconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "stop file"])
 def test_no_process_is_left_however_it_ends(how: str, tmp_path: Path) -> None:
     progress, stop = tmp_path / "progress.json", tmp_path / "stop"
-    command = [sys.executable, str(PROBES / "soak.py"), "--json", "--cpu", "2", "--seconds", "60", "--size", "64"]
+    command = [PYTHON, str(PROBES / "soak.py"), "--json", "--cpu", "2", "--seconds", "60", "--size", "64"]
     command += ["--progress", str(progress), "--stop-file", str(stop)]
     soak = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
