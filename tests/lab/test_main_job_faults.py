@@ -74,6 +74,15 @@ def test_a_fault_fails_its_host_alone(serving: Fleet, hurt: set[str], case: str)
         assert re.search(words, run.failure(host), re.DOTALL), (kind, run.failure(host))
         assert "\n-> " in run.failure(host) and not run.failure(host).endswith("-> "), "says what to do"
         assert host in run.out.split("Fleet")[-1]
+    # verify, which goes on after the first bad finding, finds the same, on that GPU and no other
+    proof = serving.run(deploy="deploys/verify.py")
+    for host, kind, gpu, _ in CASES[case]:
+        bad = [f for f in proof.report["hosts"][host]["findings"] if f["status"] not in ("ok", "skipped")]
+        assert bad, kind
+        others = [f for f in bad if gpu is not None and re.match(rf"GPU (?!{gpu}\b)\d+ ", f["subject"])]
+        assert others == [], kind
+    for host in set(ENGINES) - hurt:
+        assert {f["status"] for f in proof.report["hosts"][host]["findings"]} <= {"ok", "skipped"}
 
 
 def test_what_the_run_can_mend_it_mends(serving: Fleet, hurt: set[str]) -> None:
