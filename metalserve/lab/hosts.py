@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import drives, guest, network, rootfs
+from metalserve.lab import cgroups, drives, guest, network, rootfs
 from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import (
@@ -129,6 +129,7 @@ def start(layout: Layout, host: RunningHost) -> bool:
             "command": _command(layout, host, bound),
             "namespace": layout.namespace,
             "port": layout.port_name(host.index),
+            "cgroup": None if managed_by_systemd() else layout.machine_name(host.index),
         },
     )
     (directory / "state.json").unlink(missing_ok=True)
@@ -195,6 +196,9 @@ def cut_power(layout: Layout, name: str) -> None:
     for key, first in (("supervisor", signal.SIGTERM), ("leader", signal.SIGKILL), ("nspawn", signal.SIGKILL)):
         if key in running:
             running[key].end(first=first)
+    group = (read_json(layout.host(name) / "machine.json") or {}).get("cgroup")
+    if group:
+        cgroups.remove(group)
 
 
 def state_of(layout: Layout, host: RunningHost, *, timeout_s: float = 1.0) -> State:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from metalserve.lab import cgroups
 from metalserve.lab.system import ProcessId, children, run, write_json
 
 REBOOTED = 133
@@ -27,7 +28,8 @@ MAX_QUICK_ENDS = 3
 class Supervisor:
     """Runs the host described by `DIRECTORY/machine.json`.
 
-    `machine.json` has `command` (argv of systemd-nspawn), `namespace`, `port` (the host's link on the bridge).
+    `machine.json` has `command` (argv of systemd-nspawn), `namespace`, `port` (the host's link on the bridge) and
+    `cgroup` (the control group to start in, or null where systemd gives it one).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -92,12 +94,15 @@ class Supervisor:
                     stdout=console,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    preexec_fn=self.enter_cgroup,  # noqa: PLW1509 - there are no threads here
                 )
             boots += 1
             self.note("running", boots)
             self.keep_unplugged()
             code = self.child.wait()
             self.child = None
+            if self.machine.get("cgroup"):
+                cgroups.remove(self.machine["cgroup"])
             if code == REBOOTED and not self.ending:
                 continue
             if code == 0 or self.ending:
@@ -108,6 +113,11 @@ class Supervisor:
                 self.note("failed", boots, exit_code=code)
                 return 1
             time.sleep(0.2)
+
+    def enter_cgroup(self) -> None:
+        """In the child, before it becomes systemd-nspawn: a control group of the host's own, where it needs one."""
+        if self.machine.get("cgroup"):
+            cgroups.enter(self.machine["cgroup"])
 
     def keep_unplugged(self) -> None:
         """An unplugged cable stays unplugged over a reboot: the port is new after each."""

@@ -227,6 +227,7 @@ def test_down_leaves_nothing_of_a_crashed_lab_and_touches_nothing_else(lab: Lab)
     assert not layout.namespace_path.exists()
     assert mounts_below(layout.root) == []
     assert str(layout.root) not in subprocess.run(["losetup", "-a"], capture_output=True, text=True, check=True).stdout
+    assert not [path for path in Path("/sys/fs/cgroup").glob(f"**/ms{layout.lab_id}-*") if path.is_dir()]
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert f"{layout.root}/" not in processes
     assert not Path("/sys/class/net", layout.controller_link).exists()
