@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -134,7 +135,10 @@ def test_engines_start_again_when_they_did_not_all_stop(host: Host) -> None:
 def test_a_shell_that_was_killed_is_told_and_engines_start_again(host: Host) -> None:
     (host.root / "slow-soak").touch()
     run = subprocess.Popen(
-        ["sh", str(host.place / "measure.sh"), "run"], env=host.environment, stdout=subprocess.DEVNULL
+        ["sh", str(host.place / "measure.sh"), "run"],
+        env=host.environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 20
     while not host.told("phase").endswith("soak"):
@@ -147,6 +151,7 @@ def test_a_shell_that_was_killed_is_told_and_engines_start_again(host: Host) -> 
     assert host.calls("systemctl")[-1] == f"{START} metalserve-vllm-0.service"
     assert "rm --force metalserve-measure" in host.calls("docker")
     (host.place / "stop").touch()  # lets the made-up container end
+    os.killpg(run.pid, signal.SIGKILL)  # on a host systemd ends what the shell has left
 
 
 def test_other_programs_on_the_gpus_are_not_measured_with(host: Host) -> None:
