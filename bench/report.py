@@ -1,8 +1,8 @@
 """The HTML report of a large fleet: seconds and MB, against the JSON that it is made of.
 
-    python bench/report.py [--nodes 200] [--seconds 900] [--rounds 3]
+    python bench/report.py [--nodes 200] [--points 300] [--rounds 3]
 
-Each node has 8 GPUs with a sample a second; hardware and findings come from the simulated tools, one node in twenty
+Each node has 8 GPUs, each with the 300 points that a soak of any length keeps (files/probes/soak.py); hardware and findings come from the simulated tools, one node in twenty
 has a fault. `read` is the file and its JSON, `page` the page alone; CPU seconds, each the median of the rounds.
 The ratios are the figures: page against the bare json.loads of the same file, and its size against the file's.
 """
@@ -28,12 +28,12 @@ def main() -> int:
     """Measure and print a line for people and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=200)
-    parser.add_argument("--seconds", type=int, default=900, help="of the soak")
+    parser.add_argument("--points", type=int, default=300, help="of the soak, for each GPU")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="metalserve-bench-") as directory:
         path = Path(directory) / "report.json"
-        path.write_text(json.dumps(fleet(arguments.nodes, arguments.seconds)))
+        path.write_text(json.dumps(fleet(arguments.nodes, arguments.points)))
         raw = path.stat().st_size
         bare, read, page = [], [], []
         for _ in range(arguments.rounds):

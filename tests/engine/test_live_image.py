@@ -11,7 +11,7 @@ import pytest
 from metalserve.errors import MetalserveError
 from metalserve.lab.api import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.fleet]
 IMAGE = "vllm/vllm-openai:v0.33.0"
 NAME = "metalserve-test-engine"
 

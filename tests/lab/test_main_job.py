@@ -15,7 +15,7 @@ import pytest
 from metalserve.paths import ROOT
 from tests.lab.fleet import Fleet
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.fleet]
 
 SWITCHED, BRIDGED, PCIE = "lab-h100x8", "lab-h100nvl", "lab-l40s"
 ENGINES = {SWITCHED: range(8000, 8008), BRIDGED: range(8000, 8002), PCIE: range(8000, 8004)}

@@ -11,7 +11,7 @@ import pytest
 from tests.lab.fleet import Fleet
 from tests.lab.test_main_job import BRIDGED, ENGINES, PCIE, SWITCHED
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.fleet]
 
 # host, fault, GPU, words of the failure; one row a run, so that the hosts not named must stay as they are
 CASES = {

@@ -19,7 +19,7 @@ from metalserve.errors import MetalserveError
 from metalserve.lab.api import Lab
 from metalserve.paths import ROOT
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.fleet]
 
 SOAKING = "systemctl -q is-active metalserve-measure && cat /run/metalserve/measure/phase"
 ENGINES = "systemctl list-units --plain --no-legend --state=active 'metalserve-vllm-*.service' | grep -c ."
