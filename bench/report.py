@@ -2,8 +2,9 @@
 
     python bench/report.py [--nodes 200] [--points 300] [--rounds 3]
 
-Each node has 8 GPUs, each with the 300 points that a soak of any length keeps (files/probes/soak.py); hardware and findings come from the simulated tools, one node in twenty
-has a fault. `read` is the file and its JSON, `page` the page alone; CPU seconds, each the median of the rounds.
+Each node has 8 GPUs, each with the 300 points that a soak of any length keeps (files/probes/soak.py); hardware and
+findings come from the simulated tools, one node in twenty has a fault. `read` is the file and its JSON, `page` the
+page alone; CPU seconds, each the median of the rounds.
 The ratios are the figures: page against the bare json.loads of the same file, and its size against the file's.
 """
 
