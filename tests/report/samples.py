@@ -62,6 +62,8 @@ def host(
         gpu_row["uuid"] = f"GPU-00000000-0000-4000-8000-{seed:04d}{gpu_row['index']:08d}"
     if tree:
         hardware["pcie_tree"] = pcie_tree(profile, hardware)
+    else:  # as a report of before the tree was read
+        del hardware["pcie_tree"]
     bad = sum(f["status"] in ("fail", "unknown") for f in findings)
     failure = None
     if bad:

@@ -59,7 +59,7 @@ def test_json_tells_the_verdicts(files: Path, capsys: pytest.CaptureFixture[str]
     assert main(["report", "bad.json", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == 1 and found["simulated"] is True and found["verdicts"] == {"fail": 1, "ok": 1}
-    assert [f["check"] for f in found["hosts"]["a"]["findings"]] == ["pair-links", "nvlink-count"]
+    assert [f["check"] for f in found["hosts"]["a"]["findings"]] == ["pair-links", "nvlink-count", "xid"]
     assert found["hosts"]["a"]["figures"][0]["low"] is True
 
 

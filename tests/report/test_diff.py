@@ -135,6 +135,7 @@ def test_a_check_that_now_names_the_gpu_is_one_change() -> None:
     assert {c.what for c in found.of("worse")[2:]} == {
         "GPU 4: NVLinks up",
         "link between GPUs 0-4, 1-4, 2-4, 3-4, 4-5, 4-6, 4-7",
+        "xid: GPU 4 (0000:9b:00.0)",
     }
     assert found.of("better") == [] and found.of("other") == []
 
