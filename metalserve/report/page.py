@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from metalserve import __version__
 from metalserve.paths import FILES
+from metalserve.report.collector import no_collection
 from metalserve.report.figures import Figure, backend, figures, gpu_count, sweep, troubles
 from metalserve.report.identity import gpu_spec
 from metalserve.report.links import Matrix, gpu_links, matrix
@@ -104,6 +105,7 @@ class Problem:
     remedies: tuple[str, ...]
 
 
+@no_collection()
 def html_page(report: Report) -> str:
     """Return the report as one page; every value of the report is escaped."""
     with no_collecting():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from metalserve.errors import MetalserveError
+from metalserve.report.collector import no_collection
 from metalserve.report.model import STATUSES, Entry, Host, Report
 from metalserve.report.values import flag, items, line, mapping, number, text
 
@@ -17,6 +18,7 @@ LARGEST_BYTES: Final = 2 * 2**30
 """A report of 1,000 nodes with an hour of samples has about 1.5 GB; what is larger is taken for a mistake."""
 
 
+@no_collection()
 def read_report(path: Path) -> Report:
     """Return the report in a file.
 
