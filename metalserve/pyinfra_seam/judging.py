@@ -68,7 +68,7 @@ def conclude(run: HostRun) -> None:
         run.fail("prove", MetalserveError("nothing was checked", remedy="give the deploy roles that prove something"))
         return
     bad = [f for f in run.noted if f.failing]
-    run.report.warnings += [str(f) for f in run.noted if not f.failing and f.status not in _QUIET]
+    run.report.warnings += [str(f) for f in run.noted if f.warning]
     if bad:
         error = ProofFailed(bad[0])
         error.evidence = "\n".join(str(f) for f in bad)

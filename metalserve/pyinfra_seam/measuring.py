@@ -80,7 +80,7 @@ def measured(probe: Probe) -> None:
     obstacle = probe.obstacle(run.node)
     if obstacle is not None:
         depth, started = run.node.settings.verify.depth, _utc()
-        simulated, why = run.node.settings.simulated, obstacle.observed.removeprefix("inconclusive: ")
+        simulated, why = run.node.settings.simulated, obstacle.observed
         skipped = Measurement(schema=1, simulated=simulated, depth=depth, started=started, skipped=why)
         run.report.measurements = skipped.as_dict()
         note(run, "measurement", [obstacle])
