@@ -197,6 +197,17 @@ class SigningKeyFile(_Row):
 
     family: Family
     path: str
+    make: str = Field(description="command that creates it before DKMS' first build")
+    source: str
+
+
+class Unload(_Row):
+    """What must stop before the kernel modules can be swapped, in order."""
+
+    services: tuple[str, ...]
+    modules: tuple[str, ...]
+    load: tuple[str, ...]
+    subnet_manager: tuple[str, ...] = Field(description="modules that nvlsm needs")
     source: str
 
 
@@ -210,6 +221,7 @@ class DriverPackages(_Row):
     headers: Headers
     archives: tuple[Archive, ...]
     signing_keys: tuple[SigningKeyFile, ...]
+    unload: Unload
     sources: Mapping[str, str]
 
     def system(self, os_id: str) -> System | None:

@@ -7,6 +7,7 @@ from metalserve.driver.gpu_access import GpuAccess, docker_version, gpu_access
 from metalserve.driver.plan import DriverPlan, DriverRefused, Machine, Reason
 from metalserve.driver.platform import Platform, platform_of
 from metalserve.driver.repository import repository_wish
+from metalserve.driver.seen import machine_seen
 
 __all__ = [
     "DriverPlan",
@@ -17,6 +18,7 @@ __all__ = [
     "Reason",
     "docker_version",
     "gpu_access",
+    "machine_seen",
     "plan_driver",
     "platform_of",
     "repository_wish",

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from metalserve.catalogue.driver_packages import AptIdentity, Archive, System
 from metalserve.catalogue.loader import load_driver_packages
 from metalserve.desired.model import Package
 from metalserve.driver.packages import header_packages, kernel_flavour
-from metalserve.driver.plan import Build, DriverRefused, Machine, Modules, Origin, Preference, Reason
+from metalserve.driver.plan import Build, DriverRefused, Found, Kept, Machine, Modules, Origin, Preference, Reason
 from metalserve.driver.platform import Platform
 
 _KEEP_AWAY = -1
 _HARMLESS = 500
 _HOLD_BACK = 1001  # above 1000 apt goes back to an older version, where a newer one is installed already
-
-
-@dataclass(frozen=True)
-class FromArchive:
-    """What the archive gives for a host."""
-
-    packages: tuple[Package, ...]
-    fabric: tuple[Package, ...]
-    build: Build
-    module_file: str
-    headers: tuple[Package, ...]
-    preferences: tuple[Preference, ...]
-    reasons: tuple[Reason, ...]
-    warnings: tuple[str, ...]
 
 
 def archive_of(platform: Platform) -> Archive:
@@ -71,7 +55,7 @@ def archive_branch(platform: Platform, archive: Archive, wanted: int) -> tuple[i
     )
 
 
-def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modules) -> FromArchive:
+def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modules) -> Found:
     """Return the packages of `branch` with `modules` in the distribution's archive.
 
     Raises:
@@ -85,11 +69,19 @@ def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modul
     flavour = kernel_flavour(machine.kernel) if machine.kernel else "generic"
     if archive.precompiled is not None and flavour in archive.flavours:
         build = "precompiled"
+        warnings.append(
+            "what is held stays behind: a kernel that is newer than the held modules has none, so upgrade kernel and "
+            "driver together (apt-mark unhold first)"
+        )
         if not machine.kernel:
             warnings.append("the kernel is not known: the modules follow Ubuntu's generic kernel")
     packages = _packages(machine, archive, branch, modules, build)
     headers = header_packages(platform, machine.kernel) if build == "dkms" else ()
     reasons = [
+        Reason(name, "driver.source is 'distro'", archive.source)
+        if not machine.secure_boot
+        else Reason(name, "signed for Secure Boot", archive.source),
+        Reason("apt-mark hold", "the archive has no pinning packages: what was installed is held", archive.source),
         Reason(
             " ".join(p.name for p in packages),
             f"compute-only packages of branch {branch} in {name}; the archive decides the version",
@@ -103,15 +95,19 @@ def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modul
     if archive.hold_back is not None and archive.hold_back.modules == modules:
         warnings.append(f"the driver stays without the archive's newest security update: {archive.hold_back.why}")
     module_file = archive.module_files.of(modules) if archive.module_files is not None else "nvidia"
-    return FromArchive(
-        packages,
-        fabric,
-        build,
-        module_file,
-        headers,
-        tuple(preferences),
-        tuple(reasons),
-        tuple(warnings),
+    return Found(
+        origin=archive_origin(platform, archive),
+        version=None,
+        pinning=None,
+        packages=packages,
+        fabric=fabric,
+        build=build,
+        module_file=module_file,
+        headers=headers,
+        kept=Kept("hold", names=tuple(p.name for p in (*packages, *fabric))),
+        preferences=tuple(preferences),
+        reasons=tuple(reasons),
+        warnings=tuple(warnings),
     )
 
 
@@ -143,7 +139,7 @@ def _follow_flavour(kernel: str, system: System | None) -> str:
 def _build_reason(archive: Archive, build: str, machine: Machine) -> list[Reason]:
     if build == "precompiled":
         why = f"{archive_origin(machine.platform, archive).name} has modules built for this kernel: no compiler, "
-        why += "and signed" if machine.platform.machine in archive.signed else "on this architecture unsigned"
+        why += "and signed" if machine.platform.machine in archive.signed else "but on this architecture not signed"
         return [Reason("precompiled modules", why, archive.source)]
     why = "no precompiled modules for this kernel" if archive.precompiled else "the archive has no precompiled modules"
     return [Reason("modules built by DKMS", why, archive.source)]
@@ -155,7 +151,7 @@ def _fabric(machine: Machine, archive: Archive, branch: int) -> tuple[tuple[Pack
     if machine.secure_boot:
         remedy = "turn Secure Boot off in the firmware, and take the driver from NVIDIA's repository"
     if not (machine.needs_fabric_manager or machine.needs_imex):
-        return (), []
+        return (), [Reason("no fabric manager", "no GPU of this host is behind an NVSwitch", archive.source)]
     if archive.fabric is None:
         what = "IMEX" if machine.needs_imex else "fabric manager"
         raise DriverRefused(

@@ -36,18 +36,19 @@ def fabric_packages(branch: int, version: str, *, nvlsm: bool, platform: Platfor
     Without `platform` the names are those of apt, which are the same on Ubuntu and Debian.
     """
     repository = load_driver_packages().repository
-    rule = rule_for(repository.fabric[_packaging(platform)], branch)
+    rule = rule_for(repository.fabric[packaging(platform)], branch)
     packages = tuple(Package(name.format(branch=branch), version) for name in (rule.manager, rule.query))
     return (*packages, Package(repository.subnet_manager.package)) if nvlsm else packages
 
 
 def imex_packages(branch: int, version: str, *, platform: Platform) -> tuple[Package, ...]:
     """Return IMEX at exactly `version`, which rack-scale trays need in place of fabric manager."""
-    rule = rule_for(load_driver_packages().repository.fabric[_packaging(platform)], branch)
+    rule = rule_for(load_driver_packages().repository.fabric[packaging(platform)], branch)
     return (Package(rule.imex.format(branch=branch), version),)
 
 
-def _packaging(platform: Platform | None) -> Literal["apt", "rhel"]:
+def packaging(platform: Platform | None) -> Literal["apt", "rhel"]:
+    """Return under which key the catalogue has the fabric manager's family of `platform`."""
     return "rhel" if platform is not None and platform.family == "rhel" else "apt"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from metalserve.desired.model import Package
@@ -44,6 +44,7 @@ class Machine:
         needs_nvlsm: they are of the NVLink5 kind.
         needs_imex: it is a tray of a rack-scale system (GB200, GB300 NVL72).
         kernel: what `uname -r` prints; "" when it is not known yet.
+        key_enrolled: the firmware knows the key that DKMS signs with, so that Secure Boot lets its modules in.
     """
 
     platform: Platform
@@ -53,6 +54,7 @@ class Machine:
     needs_nvlsm: bool = False
     needs_imex: bool = False
     kernel: str = ""
+    key_enrolled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +106,40 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class CudaNeed:
-    """Whether the driver runs the release's image.
+    """Whether the driver and the GPUs run the release's image.
 
     Attributes:
         image: CUDA of the image, major.minor.
         brings: CUDA of the driver's branch, or None when not known.
         min_driver: oldest driver that runs it, or None when not known.
         met: None when the version that the archive will bring decides.
+        too_old: GPUs of the host that the image's CUDA dropped; `met` is False then.
     """
 
     image: str
     brings: str | None
     min_driver: str | None
     met: bool | None
+    too_old: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one repository gives for a host: the packages of a plan, and why these."""
+
+    origin: Origin
+    version: str | None
+    pinning: Package | None
+    packages: tuple[Package, ...]
+    fabric: tuple[Package, ...]
+    build: Build
+    module_file: str
+    headers: tuple[Package, ...]
+    kept: Kept
+    preferences: tuple[Preference, ...] = ()
+    toolkit: tuple[Package, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +165,7 @@ class DriverPlan:
         preferences: stanzas of apt's preferences that must be there before apt resolves.
         toolkit: CUDA toolkit, only where it was asked for.
         cuda: whether the driver runs the release's image; this is what is checked where `version` is None.
+        signed: the modules are signed for Secure Boot by the distribution.
     """
 
     modules: Modules
@@ -161,7 +185,8 @@ class DriverPlan:
     kept: Kept
     cuda: CudaNeed
     preferences: tuple[Preference, ...] = ()
-    toolkit: tuple[Package, ...] = field(default=())
+    toolkit: tuple[Package, ...] = ()
+    signed: bool = False
 
     @property
     def every_package(self) -> tuple[Package, ...]:

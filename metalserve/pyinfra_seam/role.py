@@ -260,6 +260,13 @@ def _judge(run: HostRun, findings: Sequence[Finding]) -> None:
                 run.report.warnings.append(words)
 
 
+def tell(name: str, say: Callable[[Node], str]) -> None:
+    """Put what `say` makes of the host, as it was observed, into its report; nothing is changed."""
+    run = current()
+    if not run.failed and run.node is not None:
+        record(name, say(run.node))
+
+
 def record(name: str, words: str) -> None:
     """Put one proved line into the host's report (such as the text that the engine answered)."""
     current().report.proofs[name] = words
@@ -273,4 +280,4 @@ def _refuse(state: object, host: object) -> bool:
     return False
 
 
-__all__ = ["Change", "begin", "judge", "prove", "record", "role", "stage"]
+__all__ = ["Change", "begin", "judge", "prove", "record", "role", "stage", "tell"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metalserve.pyinfra_seam.role import prove, role, stage
+from metalserve.pyinfra_seam.role import prove, role, stage, tell
 from roles.nvidia_driver import desired
 
 
@@ -16,3 +16,9 @@ def nvidia_driver() -> None:
     stage("reboot", desired.reboot, live_only=True)
     stage("activate", desired.activate, live_only=True)
     prove("driver", desired.findings, within_s=30)
+
+
+@role("NVIDIA driver, as seen", watch=desired.watch)
+def see() -> None:
+    """What the choice of the driver depends on, into the host's report; nothing is changed."""
+    tell("driver", desired.seen)

@@ -1,43 +1,43 @@
-"""The driver chosen for a node; what is planned and this role cannot install yet is refused before it is touched."""
+"""The driver chosen for a node; what no role can carry out yet is refused before anything on the host is touched."""
 
 from __future__ import annotations
 
+import json
+
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.desired.node import Node
-from metalserve.driver import DriverPlan, Machine, Platform, plan_driver, platform_of
+from metalserve.driver import DriverPlan, Machine, Platform, machine_seen, plan_driver, platform_of
+from metalserve.driver.proven import check_plan, check_platform
+from metalserve.driver.seen import Seen
 from metalserve.errors import MetalserveError
-from roles.base.desired import SUPPORTED, check_host, in_container
-
-SHOW = "`metalserve driver plan` shows what it would be"
+from roles.base.desired import check_host
 
 
 def platform(node: Node) -> Platform:
-    """Return the platform of `node`; refuses operating systems that no role knows."""
-    _refuse_system(node)
-    check_host(node)
-    return platform_of(node.observed.os_id, node.observed.facts.get("arch", "x86_64"))
+    """Return the platform of `node`.
+
+    Raises:
+        MetalserveError: an operating system or architecture that no role knows, or that is planned only.
+    """
+    try:
+        found = platform_of(node.observed.os_id, node.observed.facts.get("arch", "x86_64"))
+    except MetalserveError:
+        check_host(node)  # its words name the system as the host does
+        raise
+    check_platform(found)
+    return found
 
 
 def machine(node: Node) -> Machine:
     """Return what the choice of the driver depends on."""
-    hardware = node.hardware
-    return Machine(
-        platform=platform(node),
-        gpus=hardware.pci_gpus,
-        # A container has no kernel of its own to load modules into; the machine's firmware is not its business.
-        secure_boot=node.observed.facts.get("secure_boot") == "1" and not in_container(node),
-        needs_fabric_manager=hardware.needs_fabric_manager,
-        needs_nvlsm=hardware.needs_nvlsm,
-        needs_imex=hardware.needs_imex,
-        kernel="" if in_container(node) else node.observed.facts.get("kernel", ""),
-    )
+    return machine_seen(node.hardware, node.observed, platform(node))
 
 
 def plan(node: Node) -> DriverPlan:
     """Return the driver chosen for `node`.
 
     Raises:
-        MetalserveError: no driver of its release can serve it.
+        MetalserveError: no driver of its release can serve it, or none that this role can install.
     """
     settings = node.settings
     chosen = plan_driver(
@@ -49,56 +49,24 @@ def plan(node: Node) -> DriverPlan:
         source=settings.driver.source,
         toolkit=settings.cuda.toolkit,
     )
-    _refuse_plan(node, chosen)
+    check_plan(chosen)
     return chosen
 
 
-def _refuse_system(node: Node) -> None:
-    """Refuse systems whose driver is planned but cannot be installed yet.
+def seen(node: Node) -> str:
+    """Return as JSON what the choice depends on, settings included, for `metalserve driver plan HOST`.
 
     Raises:
-        MetalserveError: in words that say so; systems that are not even planned are left to `base.check_host`.
+        MetalserveError: an operating system or architecture that is not even planned.
     """
-    os_id, arch = node.observed.os_id, node.observed.facts.get("arch", "x86_64")
-    try:
-        platform = platform_of(os_id, arch)
-    except MetalserveError:
-        return
-    if platform.os_id not in SUPPORTED:
-        raise MetalserveError(
-            f"the driver of {platform.os_id} is planned, but the role cannot install it yet ({SHOW})",
-            remedy=f"install it by hand, or reinstall the host with one of: {', '.join(SUPPORTED)}",
-        )
-    if platform.machine != "x86_64":
-        raise MetalserveError(
-            f"the driver of {platform.machine} hosts is planned, but the role cannot install it yet ({SHOW})",
-            remedy="install it by hand, or use x86_64 hosts",
-        )
+    settings = {
+        "release": node.release.name,
+        "modules": node.settings.driver.modules,
+        "source": node.settings.driver.source,
+        "toolkit": node.settings.cuda.toolkit,
+        "simulated": node.settings.simulated,
+    }
+    return json.dumps({**Seen.of(node.hardware, node.observed).as_dict(), "settings": settings})
 
 
-def _refuse_plan(node: Node, plan: DriverPlan) -> None:
-    """Refuse plans that this role cannot carry out to the end.
-
-    Raises:
-        MetalserveError: in words that say which part is missing.
-    """
-    if node.hardware.needs_imex:
-        raise MetalserveError(
-            f"rack-scale systems (GB200, GB300 NVL72) need IMEX, which is planned, but the role cannot set it up yet "
-            f"({SHOW})",
-            remedy="use HGX hosts",
-        )
-    if plan.source == "distro":
-        raise MetalserveError(
-            f"the driver of {plan.origin.name} is planned, but the role cannot install it yet ({SHOW})",
-            remedy="set driver.source to 'nvidia'"
-            if not _secure_boot(node)
-            else "turn Secure Boot off in the firmware",
-        )
-
-
-def _secure_boot(node: Node) -> bool:
-    return node.observed.facts.get("secure_boot") == "1"
-
-
-__all__ = ["machine", "plan", "platform"]
+__all__ = ["machine", "plan", "platform", "seen"]

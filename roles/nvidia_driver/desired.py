@@ -11,12 +11,13 @@ from metalserve.desired.observed import Observation
 from metalserve.driver import DriverPlan
 from metalserve.driver.packages import header_packages
 from metalserve.driver.repository import key_path, repository_wish, source_path
+from metalserve.driver.seen import KEY_SECTION, key_command
 from metalserve.hardware.node import NodeHardware
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
 from roles.base.desired import NOUVEAU, in_container
-from roles.nvidia_driver.chosen import machine, plan, platform
+from roles.nvidia_driver.chosen import machine, plan, platform, seen
 
 MANAGED_BY = "# Written by metalserve (roles/nvidia_driver); changes here are undone by its next run.\n"
 LOAD_AT_BOOT = "/etc/modules-load.d/metalserve-nvidia.conf"
@@ -46,6 +47,7 @@ def watch(settings: HostSettings, release: Release) -> Watch:
             BUILD_TREES,
         ),
         units=(PERSISTENCE,),
+        commands={KEY_SECTION: key_command()},
     )
 
 
@@ -263,5 +265,6 @@ __all__ = [
     "reboot",
     "reboot_reason",
     "repository",
+    "seen",
     "watch",
 ]
