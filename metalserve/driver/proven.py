@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metalserve.driver.plan import DriverPlan
 from metalserve.driver.platform import Platform
+from metalserve.driver.secure_boot import enrol
 from metalserve.errors import MetalserveError
 
 PROVEN = ("debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04")
@@ -50,7 +51,9 @@ def check_plan(plan: DriverPlan) -> None:
     if plan.source == "distro":
         raise PlannedOnly(
             f"the driver of {plan.origin.name} is planned, but the role cannot install it yet ({SHOW})",
-            remedy="turn Secure Boot off in the firmware" if plan.signed else "set driver.source to 'nvidia'",
+            remedy=f"turn Secure Boot off in the firmware, or {enrol(plan.platform)}"
+            if plan.signed
+            else "set driver.source to 'nvidia'",
         )
     if plan.kept.by == "hold":
         raise PlannedOnly(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from metalserve.catalogue.loader import load_driver_packages
 from metalserve.driver.packages import kernel_flavour
 from metalserve.driver.plan import DriverRefused, Machine, Reason, Source
+from metalserve.driver.platform import Platform
 
 
 def source_under_secure_boot(machine: Machine, wanted: Source) -> tuple[Source, tuple[Reason, ...], tuple[str, ...]]:
@@ -21,6 +22,9 @@ def source_under_secure_boot(machine: Machine, wanted: Source) -> tuple[Source, 
         return wanted, (), ()
     names, platform = load_driver_packages(), machine.platform
     key = names.signing_key(platform.family)
+    if machine.key_enrolled and wanted == "nvidia":
+        why = "Secure Boot is on, and the firmware knows the key that DKMS signs with"
+        return wanted, (Reason("modules signed by DKMS", why, key.source),), ()
     archive = names.archive(platform.os_id)
     signed = archive is not None and platform.machine in archive.signed
     flavour = kernel_flavour(machine.kernel) if machine.kernel else "generic"
@@ -38,9 +42,16 @@ def source_under_secure_boot(machine: Machine, wanted: Source) -> tuple[Source, 
         return wanted, (Reason("modules signed by DKMS", why, key.source),), ()
     raise DriverRefused(
         f"Secure Boot is on, and the kernel would refuse the modules that DKMS builds{_no_signed(machine, signed)}",
-        remedy="turn Secure Boot off in the firmware, or have it trust DKMS' key: "
-        f"`{key.make}`, `mokutil --import {key.path}` with a password of your choice, reboot, and at the console (BMC, "
-        "serial over LAN) confirm 'Enroll MOK' with that password; then run again",
+        remedy=f"turn Secure Boot off in the firmware, or {enrol(platform)}",
+    )
+
+
+def enrol(platform: Platform) -> str:
+    """Return in words how the firmware of a host is made to trust the key that DKMS signs with."""
+    key = load_driver_packages().signing_key(platform.family)
+    return (
+        f"have it trust DKMS' key: `{key.make}`, `mokutil --import {key.path}` with a password of your choice, reboot, "
+        "and at the console (BMC, serial over LAN) confirm 'Enroll MOK' with that password; then run again"
     )
 
 

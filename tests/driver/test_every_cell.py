@@ -118,7 +118,9 @@ def check_plan(cell: Cell, plan: DriverPlan) -> None:
     assert bool(plan.headers) == (plan.build == "dkms")
     assert plan.signed == cell.secure_boot
     steps = [s.what for s in steps_to(plan, None)]
-    assert steps and steps.index("install the driver") < next(i for i, s in enumerate(steps) if s.startswith("load the"))
+    assert steps and steps.index("install the driver") < next(
+        i for i, s in enumerate(steps) if s.startswith("load the")
+    )
 
 
 def one_repository(plan: DriverPlan, names: list[str]) -> None:

@@ -9,13 +9,15 @@ import pytest
 from metalserve.desired.diff import difference
 from metalserve.desired.model import Action, Desired, NotYetKnown, Reboot
 from metalserve.desired.node import Node
+from metalserve.driver.proven import PROVEN
 from metalserve.driver.repository import key_path, source_path
 from metalserve.errors import MetalserveError
 from metalserve.hardware.node import Gpu, NodeHardware
 from metalserve.hardware.section import Section
 from metalserve.verify.finding import worst
-from roles.base.desired import NOUVEAU
+from roles.base.desired import NOUVEAU, SUPPORTED
 from roles.nvidia_driver import desired as role
+from tests.driver.hosts import of_branch
 from tests.roles.helpers import BOOTED, a_file, after, changes, make_node, unit, with_hardware
 
 VERSION = "580.178.04"
@@ -232,3 +234,41 @@ def test_proof_fails_in_words(change: dict[str, str], check: str, words: str) ->
     failed = [f for f in role.findings(node) if f.status == "fail"]
     assert [f.check for f in failed] == [check]
     assert words in failed[0].observed and failed[0].remedy
+
+
+SIGNED = {"arch": "x86_64", "secure_boot": "1", "kernel": "6.8.0-90-generic"}
+
+
+@pytest.mark.parametrize(
+    ("node", "words", "remedy"),
+    [
+        ({"os_id": "rocky-9.6"}, "the driver of rocky-9 is planned, but the role cannot install it yet", "by hand"),
+        ({"os_id": "rhel-10.1"}, "planned, but the role cannot install it yet", "by hand"),
+        ({"os_id": "ubuntu-26.04"}, "planned, but the role cannot install it yet", "reinstall"),
+        ({"facts": {"arch": "aarch64"}}, "the driver of aarch64 hosts is planned, but", "x86_64"),
+        ({"gpus": ["2941"] * 4}, "need IMEX, which is planned, but", "HGX"),
+        ({"os_id": "ubuntu-24.04", "facts": SIGNED}, "the driver of Ubuntu's archive is planned, but", "Enroll MOK"),
+        ({"facts": {"secure_boot": "1"}}, "Secure Boot is on", "mokutil --import /var/lib/dkms/mok.pub"),
+        ({"os_id": "ubuntu-24.04", "settings": {"driver": {"source": "distro"}}}, "Ubuntu's archive is", "'nvidia'"),
+        ({"release": of_branch(550)}, "must be held", "newer branch"),
+        ({"os_id": "suse-15.6"}, "not supported", "reinstall"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused_before_anything_is_touched(
+    node: dict[str, object], words: str, remedy: str
+) -> None:
+    refused = make_node(**node)  # type: ignore[arg-type]
+    # The first stage: nothing has been written on the host by then.
+    with pytest.raises(MetalserveError, match=words) as error:
+        role.repository(refused)
+    assert remedy in str(error.value)
+
+
+def test_a_key_that_the_firmware_knows_lets_dkms_modules_in() -> None:
+    node = make_node(facts={"secure_boot": "1"}, sections={"mok-key": "/var/lib/dkms/mok.pub is already enrolled\n"})
+    assert role.plan(node).source == "nvidia"
+    assert "mokutil --test-key" in role.watch(node.settings, node.release).commands["mok-key"]
+
+
+def test_what_the_role_knows_is_what_base_knows() -> None:
+    assert PROVEN == SUPPORTED
