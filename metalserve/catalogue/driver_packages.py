@@ -65,6 +65,7 @@ class ModuleKinds(_Row):
 
     open_by_default: FirstBranch
     open_only: FirstBranch
+    source: str = Field(description="which kind each architecture needs")
 
 
 class DriverNames(_Rule):

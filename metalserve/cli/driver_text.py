@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 PARTS = {"pin": "pin", "headers": "headers", "driver": "driver", "fabric": "fabric", "toolkit": "CUDA toolkit"}
@@ -34,7 +33,8 @@ def show(plan: dict[str, Any]) -> None:
     if plan["planned_only"]:
         console.print(Text(f"planned only: {plan['planned_only']}", style="yellow"))
     _section(console, "packages")
-    console.print(_packages(plan))
+    for line in _packages(plan):
+        console.print(Text(line))
     _reasons(console, plan)
     _steps(console, plan)
     if plan["simulated"]:
@@ -71,17 +71,15 @@ def _summary(plan: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _packages(plan: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    before = ""
+def _packages(plan: dict[str, Any]) -> list[str]:
+    width = max(len(p["name"]) for p in plan["packages"])
+    lines, before = [], ""
     for package in plan["packages"]:
         part = PARTS[package["part"]]
-        table.add_row("" if part == before else part, package["name"], package["version"] or "any version")
+        label = "" if part == before else part
+        lines.append(f"{label:<15} {package['name']:<{width}}  {package['version'] or 'any version'}")
         before = part
-    return table
+    return lines
 
 
 def _steps(console: Console, plan: dict[str, Any]) -> None:

@@ -32,7 +32,6 @@ class GpuKind:
     name: str
     rule: KernelModules
     architecture: Architecture
-    source: str
 
 
 def gpu_kinds(
@@ -57,7 +56,7 @@ def gpu_kinds(
                 remedy="update metalserve, or add the GPU to metalserve/catalogue/gpus.yaml",
             )
         if spec is not None:
-            kinds.append(GpuKind(spec.id, spec.kernel_modules, architecture, spec.source))
+            kinds.append(GpuKind(spec.id, spec.kernel_modules, architecture))
             continue
         warnings.append(
             f"GPU {device.device_id} ({device.description}) is not in the catalogue: treated as {architecture.name}"
@@ -65,7 +64,7 @@ def gpu_kinds(
         rule = architecture.kernel_modules or "proprietary-only"
         if grace and architecture.name == "Hopper":
             rule = "open-required"
-        kinds.append(GpuKind(f"GPU {device.device_id}", rule, architecture, architecture.source))
+        kinds.append(GpuKind(f"GPU {device.device_id}", rule, architecture))
     return tuple(kinds), tuple(warnings)
 
 
@@ -137,17 +136,16 @@ def choose_modules(
             remedy="set driver.modules to 'auto'",
         )
     if need_open:
-        return "open", Reason("open", f"{need_open[0].name} needs them", need_open[0].source)
+        return "open", Reason("open", f"{need_open[0].name} needs them", branches.source)
     if need_proprietary:
-        kind = need_proprietary[0]
-        return "proprietary", Reason("proprietary", f"{kind.name} needs them", kind.source)
+        return "proprietary", Reason("proprietary", f"{need_proprietary[0].name} needs them", branches.source)
     if setting == "proprietary":
         return "proprietary", Reason("proprietary", "driver.modules says so", "settings")
     if setting == "open":
         return "open", Reason("open", "driver.modules says so", "settings")
     if branch >= branches.open_by_default.branch:
         why = f"recommended for {kinds[0].architecture.name} and later"
-        return "open", Reason("open", why, kinds[0].source)
+        return "open", Reason("open", why, branches.source)
     return "proprietary", Reason(
         "proprietary",
         f"the default of branch {branch}, before {branches.open_by_default.branch}",

@@ -10,7 +10,7 @@ from metalserve.errors import MetalserveError
 PROVEN = ("debian-12", "debian-13", "ubuntu-22.04", "ubuntu-24.04")
 """Systems whose packages the roles install (roles/base.SUPPORTED)."""
 
-SHOW = "`metalserve driver plan` shows it"
+SHOW = "`metalserve driver plan` shows it; "
 
 
 class PlannedOnly(MetalserveError):
@@ -25,13 +25,13 @@ def check_platform(platform: Platform) -> None:
     """
     if platform.os_id not in PROVEN:
         raise PlannedOnly(
-            f"the driver of {platform.os_id} is planned, but the role cannot install it yet ({SHOW})",
-            remedy=f"install it by hand, or reinstall the host with one of: {', '.join(PROVEN)}",
+            f"the driver of {platform.os_id} is planned, but the role cannot install it yet",
+            remedy=f"{SHOW}install it by hand, or reinstall the host with one of: {', '.join(PROVEN)}",
         )
     if platform.machine != "x86_64":
         raise PlannedOnly(
-            f"the driver of {platform.machine} hosts is planned, but the role cannot install it yet ({SHOW})",
-            remedy="install it by hand, or use x86_64 hosts",
+            f"the driver of {platform.machine} hosts is planned, but the role cannot install it yet",
+            remedy=f"{SHOW}install it by hand, or use x86_64 hosts",
         )
 
 
@@ -44,13 +44,12 @@ def check_plan(plan: DriverPlan) -> None:
     check_platform(plan.platform)
     if any("imex" in package.name for package in plan.fabric):
         raise PlannedOnly(
-            "rack-scale systems (GB200, GB300 NVL72) need IMEX, which is planned, but the role cannot set it up yet "
-            f"({SHOW})",
-            remedy="use HGX hosts",
+            "rack-scale systems (GB200, GB300 NVL72) need IMEX, which is planned, but the role cannot set it up yet",
+            remedy=f"{SHOW}set it up by hand, or use HGX hosts",
         )
     if plan.source == "distro":
         raise PlannedOnly(
-            f"the driver of {plan.origin.name} is planned, but the role cannot install it yet ({SHOW})",
+            f"the driver of {plan.origin.name} is planned, but the role cannot install it yet",
             remedy=f"turn Secure Boot off in the firmware, or {enrol(plan.platform)}"
             if plan.signed
             else "set driver.source to 'nvidia'",
@@ -58,6 +57,6 @@ def check_plan(plan: DriverPlan) -> None:
     if plan.kept.by == "hold":
         raise PlannedOnly(
             f"driver branch {plan.branch} has no pinning package: its packages must be held, which is planned, but the "
-            f"role cannot do it yet ({SHOW})",
+            f"role cannot do it yet",
             remedy="give this host a release with a newer branch",
         )
