@@ -79,7 +79,7 @@ COMMANDS: Final[dict[str, str]] = {
     "nvlink5-bridges": _NVLINK5_BRIDGES,
     "modules": _MODULES,
     "driver-module": "cat /proc/driver/nvidia/version",
-    "driver-disk": _limited("modinfo -F version nvidia"),
+    "driver-disk": _limited('modinfo -k "${MS_KERNEL:-$(uname -r)}" -F version nvidia'),
     "fm-version": _limited("nv-fabricmanager --version"),
     "smi-csv": _limited(f"nvidia-smi --query-gpu={','.join(CSV_FIELDS)} --format=csv"),
     "smi-q": _limited("nvidia-smi -q"),
