@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from metalserve.catalogue.driver_packages import DriverPackages
 from metalserve.catalogue.models import (
     CatalogueError,
     CudaDrivers,
@@ -22,7 +23,9 @@ try:  # the C loader is ten times faster; PyYAML without libyaml lacks it
 except ImportError:  # pragma: no cover
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-_Catalogue = TypeVar("_Catalogue", GpuCatalogue, XidCatalogue, CudaDrivers, ThresholdCatalogue, KernelParameters)
+_Catalogue = TypeVar(
+    "_Catalogue", GpuCatalogue, XidCatalogue, CudaDrivers, DriverPackages, ThresholdCatalogue, KernelParameters
+)
 
 
 @cache
@@ -82,6 +85,21 @@ def load_cuda_drivers() -> CudaDrivers:
 
 
 @cache
+def load_driver_packages() -> DriverPackages:
+    """Return the names of driver packages by system, branch and repository.
+
+    Raises:
+        CatalogueError: the file is damaged or contradicts itself.
+    """
+    data = _read("driver_packages.yaml")
+    _spell_out(data, data["sources"])
+    catalogue = _validated(DriverPackages, data, "driver_packages.yaml")
+    _no_duplicates("driver_packages.yaml", "system", list(catalogue.os_ids))
+    _no_duplicates("driver_packages.yaml", "archive", [s for a in catalogue.archives for s in a.systems])
+    return catalogue
+
+
+@cache
 def load_thresholds() -> ThresholdCatalogue:
     """Return the thresholds of the checks.
 
@@ -116,6 +134,18 @@ def _read(name: str) -> dict[str, Any]:
     text = resources.files("metalserve.catalogue").joinpath(name).read_text(encoding="utf-8")
     data: dict[str, Any] = yaml.load(text, Loader=_Loader)
     return data
+
+
+def _spell_out(value: Any, sources: dict[str, str]) -> None:
+    """Replace the key of each `source` below `value` by its words."""
+    if isinstance(value, dict):
+        if isinstance(value.get("source"), str):
+            value["source"] = sources[value["source"]]
+        for part in value.values():
+            _spell_out(part, sources)
+    elif isinstance(value, list):
+        for part in value:
+            _spell_out(part, sources)
 
 
 def _spelled(keys: list[str], sources: dict[str, str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from metalserve.driver.choice import DriverPlan, DriverRefused, Machine, Reason, plan_driver
+from metalserve.driver.choice import plan_driver
 from metalserve.driver.gpu_access import GpuAccess, docker_version, gpu_access
+from metalserve.driver.plan import DriverPlan, DriverRefused, Machine, Reason
 from metalserve.driver.platform import Platform, platform_of
 from metalserve.driver.repository import repository_wish
 

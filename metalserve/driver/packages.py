@@ -1,17 +1,18 @@
-"""Names of the packages in NVIDIA's CUDA repository, by family, branch and kind of kernel module.
+"""Names of the packages in NVIDIA's CUDA repository, by system, branch and kind of kernel module.
 
-Compute-only sets throughout: a server needs no X libraries. Sources: NVIDIA driver installation guide (Ubuntu, Debian,
-"Ubuntu 590 and later packages", compute-only systems) and the repository's package index of July 2026. Two cliffs:
-Ubuntu's driver packages carry the branch in their name up to 580, the fabric manager's family up to 575.
+Compute-only sets throughout: a server needs no X libraries. The names and where they change are data:
+`metalserve/catalogue/driver_packages.yaml`.
 """
 
 from __future__ import annotations
 
+import re
+from typing import Literal
+
+from metalserve.catalogue.driver_packages import rule_for
+from metalserve.catalogue.loader import load_driver_packages
 from metalserve.desired.model import Package
 from metalserve.driver.platform import Platform
-
-LAST_SUFFIXED_DRIVER = 580
-LAST_SUFFIXED_FABRIC = 575
 
 
 def pinning_package(version: str) -> Package:
@@ -19,42 +20,46 @@ def pinning_package(version: str) -> Package:
 
     It exists for each exact version as well as for each branch; its own version number says nothing.
     """
-    return Package(f"nvidia-driver-pinning-{version}")
+    return Package(load_driver_packages().repository.keep.pinning.package.format(version=version))
 
 
 def driver_packages(platform: Platform, branch: int, version: str, *, open_modules: bool) -> tuple[Package, ...]:
     """Return the compute-only packages of a driver, each at exactly `version`."""
-    names: tuple[str, ...]
-    if platform.family == "debian":
-        names = (
-            "nvidia-kernel-open-dkms" if open_modules else "nvidia-kernel-dkms",
-            "nvidia-driver-cuda",
-            "nvidia-persistenced",
-        )
-    elif branch <= LAST_SUFFIXED_DRIVER:
-        names = (
-            f"nvidia-dkms-{branch}-open" if open_modules else f"nvidia-dkms-{branch}",
-            f"libnvidia-compute-{branch}",
-            f"nvidia-utils-{branch}",  # nvidia-smi; the compute library alone does not bring it
-            f"nvidia-compute-utils-{branch}",  # nvidia-persistenced
-        )
-    else:
-        # Ubuntu's part of the repository has no nvidia-driver-cuda; the guide names these two for compute only.
-        names = ("nvidia-dkms-open" if open_modules else "nvidia-dkms", "libnvidia-compute", "nvidia-persistenced")
-    return tuple(Package(name, version) for name in names)
+    rule = rule_for(load_driver_packages().repository.driver[platform.family], branch)
+    names = (rule.open if open_modules else rule.proprietary, *rule.user)
+    return tuple(Package(name.format(branch=branch), version) for name in names)
 
 
-def fabric_packages(branch: int, version: str, *, nvlsm: bool) -> tuple[Package, ...]:
-    """Return fabric manager and the switch query library at exactly `version`, with nvlsm where NVLink5 needs it."""
-    suffix = f"-{branch}" if branch <= LAST_SUFFIXED_FABRIC else ""
-    packages = (Package(f"nvidia-fabricmanager{suffix}", version), Package(f"libnvidia-nscq{suffix}", version))
-    # nvlsm has a calendar version of its own and is good for several branches.
-    return (*packages, Package("nvlsm")) if nvlsm else packages
+def fabric_packages(branch: int, version: str, *, nvlsm: bool, platform: Platform | None = None) -> tuple[Package, ...]:
+    """Return fabric manager and the switch query library at exactly `version`, with nvlsm where NVLink5 needs it.
+
+    Without `platform` the names are those of apt, which are the same on Ubuntu and Debian.
+    """
+    repository = load_driver_packages().repository
+    rule = rule_for(repository.fabric[_packaging(platform)], branch)
+    packages = tuple(Package(name.format(branch=branch), version) for name in (rule.manager, rule.query))
+    return (*packages, Package(repository.subnet_manager.package)) if nvlsm else packages
+
+
+def imex_packages(branch: int, version: str, *, platform: Platform) -> tuple[Package, ...]:
+    """Return IMEX at exactly `version`, which rack-scale trays need in place of fabric manager."""
+    rule = rule_for(load_driver_packages().repository.fabric[_packaging(platform)], branch)
+    return (Package(rule.imex.format(branch=branch), version),)
+
+
+def _packaging(platform: Platform | None) -> Literal["apt", "rhel"]:
+    return "rhel" if platform is not None and platform.family == "rhel" else "apt"
 
 
 def toolkit_package(cuda: str) -> Package:
     """Return the CUDA toolkit's package; never `cuda` or `cuda-13-0`, which would bring another driver."""
-    return Package(f"cuda-toolkit-{cuda.replace('.', '-')}")
+    return Package(load_driver_packages().repository.toolkit.package.format(minor=cuda.replace(".", "-")))
+
+
+def kernel_flavour(kernel: str) -> str:
+    """Return the flavour of an Ubuntu kernel: "generic" for "6.8.0-90-generic", "" when it has none."""
+    found = re.fullmatch(r"\d+\.\d+\.\d+-\d+-([a-z][a-z0-9-]*)", kernel)
+    return found.group(1) if found else ""
 
 
 def header_packages(platform: Platform, kernel: str) -> tuple[Package, ...]:
@@ -62,20 +67,14 @@ def header_packages(platform: Platform, kernel: str) -> tuple[Package, ...]:
 
     Empty when `kernel` (`uname -r`) is none of the distribution's own.
     """
+    rules = load_driver_packages().headers
     flavour = kernel.rpartition("-")[2]
     if platform.family == "debian" and flavour in ("amd64", "arm64"):
         base = kernel[: -len(flavour) - 1]
         kind = "".join(f"{word}-" for word in ("cloud", "rt") if base.endswith(f"-{word}"))
         return (Package(f"linux-headers-{kernel}"), Package(f"linux-headers-{kind}{flavour}"))
-    if platform.family == "ubuntu" and flavour in (
-        "generic",
-        "lowlatency",
-        "nvidia",
-        "aws",
-        "azure",
-        "gcp",
-        "oracle",
-        "64k",
-    ):
+    if platform.family == "ubuntu" and flavour in rules.ubuntu_flavours:
         return (Package(f"linux-headers-{kernel}"),)
+    if platform.family == "rhel" and re.search(r"\.el\d+", kernel):
+        return tuple(Package(name) for name in rules.rhel.packages)
     return ()

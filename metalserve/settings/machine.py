@@ -75,8 +75,13 @@ class HostBaseSettings(Section):
 
 
 class DriverSettings(Section):
-    """The NVIDIA driver; its version comes from the release."""
+    """The NVIDIA driver; its version comes from the release, or from the distribution where `source` says so."""
 
+    source: Literal["nvidia", "distro"] = Field(
+        "nvidia",
+        description="whose packages: 'nvidia' takes the release's version from NVIDIA's CUDA repository, 'distro' what "
+        "the distribution's own archive has",
+    )
     modules: Literal["auto", "open", "proprietary"] = Field(
         "auto", description="kernel modules: 'auto' takes what the GPUs need, open where both work"
     )

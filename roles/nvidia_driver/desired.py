@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.desired.model import Action, Desired, File, Module, NotYetKnown, Package, Reboot, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
-from metalserve.driver.choice import DriverPlan, Machine, plan_driver
+from metalserve.driver import DriverPlan
 from metalserve.driver.packages import header_packages
-from metalserve.driver.platform import Platform, platform_of
 from metalserve.driver.repository import key_path, repository_wish, source_path
 from metalserve.hardware.node import NodeHardware
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
-from roles.base.desired import NOUVEAU, check_host, in_container
+from roles.base.desired import NOUVEAU, in_container
+from roles.nvidia_driver.chosen import machine, plan, platform
 
 MANAGED_BY = "# Written by metalserve (roles/nvidia_driver); changes here are undone by its next run.\n"
 LOAD_AT_BOOT = "/etc/modules-load.d/metalserve-nvidia.conf"
@@ -50,35 +49,6 @@ def watch(settings: HostSettings, release: Release) -> Watch:
     )
 
 
-def platform(node: Node) -> Platform:
-    """Return the platform of `node`; refuses operating systems that no role knows."""
-    check_host(node)
-    return platform_of(node.observed.os_id, node.observed.facts.get("arch", "x86_64"))
-
-
-def machine(node: Node) -> Machine:
-    """Return what the choice of the driver depends on."""
-    hardware = node.hardware
-    return Machine(
-        platform=platform(node),
-        gpus=hardware.pci_gpus,
-        # A container has no kernel of its own to load modules into; the machine's firmware is not its business.
-        secure_boot=node.observed.facts.get("secure_boot") == "1" and not in_container(node),
-        needs_fabric_manager=hardware.needs_fabric_manager,
-        needs_nvlsm=hardware.needs_nvlsm,
-        needs_imex=hardware.needs_imex,
-    )
-
-
-def plan(node: Node) -> DriverPlan:
-    """Return the driver chosen for `node`.
-
-    Raises:
-        MetalserveError: no driver of its release can serve it.
-    """
-    return plan_driver(machine(node), node.release, node.settings.driver.modules, load_gpus(), load_cuda_drivers())
-
-
 def repository(node: Node) -> Desired:
     """NVIDIA's repository (or the mirror that the settings name), with its key checked by fingerprint."""
     plan(node)  # a host that cannot get a driver is refused before anything is written on it
@@ -91,6 +61,8 @@ def repository(node: Node) -> Desired:
 def pin(node: Node) -> Desired:
     """The pinning package, and no other; it must be there before apt resolves the drivers."""
     wanted = plan(node).pinning
+    if wanted is None:
+        return Desired()
     # apt removes the other one, but leaves its preferences behind as a configuration file, and both would apply.
     purge = "\n".join(
         f"dpkg --purge {name} 2>/dev/null || :; rm -f {path}" for path, name in _pins(node.observed, wanted)
