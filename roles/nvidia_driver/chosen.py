@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.desired.node import Node
-from metalserve.driver import DriverPlan, Machine, Platform, plan_driver, platform_of
+from metalserve.driver import DriverPlan, Machine, Platform, expected_hardware, plan_driver, platform_of
 from metalserve.errors import MetalserveError
+from metalserve.hardware.node import NodeHardware
 from roles.base.desired import SUPPORTED, check_host, in_container
 
 SHOW = "`metalserve driver plan` shows what it would be"
@@ -20,7 +21,7 @@ def platform(node: Node) -> Platform:
 
 def machine(node: Node) -> Machine:
     """Return what the choice of the driver depends on."""
-    hardware = node.hardware
+    hardware = hardware_of(node)
     return Machine(
         platform=platform(node),
         gpus=hardware.pci_gpus,
@@ -29,8 +30,21 @@ def machine(node: Node) -> Machine:
         needs_fabric_manager=hardware.needs_fabric_manager,
         needs_nvlsm=hardware.needs_nvlsm,
         needs_imex=hardware.needs_imex,
-        kernel="" if in_container(node) else node.observed.facts.get("kernel", ""),
+        kernel=kernel_of(node),
     )
+
+
+def kernel_of(node: Node) -> str:
+    """Return the kernel that packages are chosen for; "" in a container, whose kernel is none of its packages."""
+    return "" if node.observed.live and in_container(node) else node.observed.kernel
+
+
+def hardware_of(node: Node) -> NodeHardware:
+    """Return the hardware that the driver is for: in an image, what the inventory says it will meet."""
+    expect = node.settings.expect
+    if node.observed.live or expect.gpu is None or node.hardware.smi_state == "ok":
+        return node.hardware
+    return expected_hardware(load_gpus().by_id(expect.gpu), expect.count or 1, expect.links)
 
 
 def plan(node: Node) -> DriverPlan:
@@ -82,13 +96,13 @@ def _refuse_plan(node: Node, plan: DriverPlan) -> None:
     Raises:
         MetalserveError: in words that say which part is missing.
     """
-    if node.hardware.needs_imex:
+    if hardware_of(node).needs_imex:
         raise MetalserveError(
             f"rack-scale systems (GB200, GB300 NVL72) need IMEX, which is planned, but the role cannot set it up yet "
             f"({SHOW})",
             remedy="use HGX hosts",
         )
-    if plan.source == "distro":
+    if plan.source == "distro" and plan.build != "dkms":
         raise MetalserveError(
             f"the driver of {plan.origin.name} is planned, but the role cannot install it yet ({SHOW})",
             remedy="set driver.source to 'nvidia'"
@@ -101,4 +115,4 @@ def _secure_boot(node: Node) -> bool:
     return node.observed.facts.get("secure_boot") == "1"
 
 
-__all__ = ["machine", "plan", "platform"]
+__all__ = ["hardware_of", "kernel_of", "machine", "plan", "platform"]

@@ -14,8 +14,7 @@ from metalserve.errors import MetalserveError
 from metalserve.lab.mirrors import machine_mirrors
 from metalserve.lab.system import unmount_below
 
-# `linux-image-amd64` is the kernel that the image would boot; its headers are for the role to install.
-PACKAGES = "apt,ca-certificates,kmod,linux-image-amd64,procps,systemd-sysv"
+PACKAGES = "apt,ca-certificates,kmod,procps,systemd-sysv"
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,34 @@ class Tree:
         """The kernel that the tree would boot."""
         return sorted(path.name.removeprefix("vmlinuz-") for path in (self.root / "boot").glob("vmlinuz-*"))[-1]
 
+    def add_newest_kernel(self) -> None:
+        """Install the kernel of the archive; its headers are for the role to bring."""
+        self.run("apt-get", "-q", "update")
+        self.run("apt-get", "-q", "-y", "--no-install-recommends", "install", "linux-image-amd64")
+
+    def add_kernel(self, version: str, build: str) -> bool:
+        """Install an earlier kernel with its headers from the mirror's pool; False when it is no longer there.
+
+        Args:
+            version: such as "6.12.94".
+            build: what follows it in names of packages, such as "+deb13".
+        """
+        pool = f"{machine_mirrors().archive}/pool/main/l"
+        names = [
+            f"{pool}/linux-signed-amd64/linux-image-{version}{build}-amd64_{version}-1_amd64.deb",
+            f"{pool}/linux/linux-headers-{version}{build}-amd64_{version}-1_amd64.deb",
+            f"{pool}/linux/linux-headers-{version}{build}-common_{version}-1_all.deb",
+            f"{pool}/linux/linux-kbuild-{version}{build}_{version}-1_amd64.deb",
+        ]
+        self.run("apt-get", "-q", "update")
+        place = self.root / "var/tmp"
+        for name in names:
+            if subprocess.run(["curl", "-fsSL", "--remote-name", "--output-dir", str(place), name]).returncode != 0:
+                return False
+        files = [f"/var/tmp/{name.rsplit('/', 1)[1]}" for name in names]
+        self.run("apt-get", "-q", "-y", "--no-install-recommends", "install", *files)
+        return True
+
     def installed(self, package: str) -> str:
         """Return the installed version of a package; empty when it is not installed."""
         shown = self.run("dpkg-query", "-W", "-f=${db:Status-Abbrev}${Version}", package, check=False)
@@ -60,7 +87,7 @@ def debian_tree(directory: Path, suite: str) -> Iterator[Tree]:
     options = re.findall(r'^(Acquire::https?::(?:Proxy|Proxy-Auto-Detect|CaInfo)\S* "[^"]+");$', proxies, re.MULTILINE)
     command: Sequence[str] = [
         "mmdebstrap", "--variant=minbase", "--mode=root", "--format=directory", f"--include={PACKAGES}",
-        "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=force-unsafe-io", *(f"--dpkgopt=path-exclude=/usr/share/{d}/*" for d in ("man", "doc", "locale")),
         *(f"--aptopt={o}" for o in ('Acquire::Check-Valid-Until "false"', 'Acquire::Languages "none"', *options)),
         suite, str(root), *machine_mirrors().sources(suite),
     ]  # fmt: skip
