@@ -171,6 +171,15 @@ class ArchiveFabric(_Row):
     imex: str
 
 
+class KernelLimit(_Row):
+    """From which kernel on the archive's driver cannot be compiled any more."""
+
+    last_good: str
+    first_bad: str = Field(description="first kernel version (three numbers) for which it is known to fail")
+    why: str
+    source: str
+
+
 class Archive(_Row):
     """The drivers of a distribution's own archive."""
 
@@ -189,6 +198,7 @@ class Archive(_Row):
     signed: tuple[str, ...] = Field((), description="architectures (uname -m) whose precompiled modules are signed")
     fabric: ArchiveFabric | None = None
     hold_back: HoldBack | None = None
+    kernels: KernelLimit | None = None
     unconfirmed: tuple[str, ...] = ()
     source: str
 

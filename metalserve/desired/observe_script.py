@@ -22,6 +22,14 @@ printf 'hostname=%s\n' "$(hostname 2>/dev/null || cat /etc/hostname)"
 printf 'now=%s\n' "$(date +%s.%N)"
 printf 'boot_id=%s\n' "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
 [ -d /run/systemd/system ] && echo live=1 || echo live=0
+# In an image the running kernel is the builder's: its own is the newest that it would boot. Commands ask MS_KERNEL.
+MS_KERNEL=$(uname -r)
+if [ ! -d /run/systemd/system ]; then
+  ms_own=$(ls /boot 2>/dev/null | sed -n 's/^vmlinuz-//p' | sort -V | tail -n 1)
+  printf 'image_kernel=%s\n' "$ms_own"
+  MS_KERNEL=${ms_own:-$MS_KERNEL}
+fi
+export MS_KERNEL
 [ -e /run/metalserve/reboot-marker ] && echo reboot_marker=1 || echo reboot_marker=0
 # A container has /proc/sys mounted read-only over itself; the last such mount counts.
 if awk '$5=="/proc/sys"{o=$6} END{exit !(o ~ /(^|,)ro(,|$)/)}' /proc/self/mountinfo 2>/dev/null

@@ -96,6 +96,11 @@ class Observation:
         return self.facts.get("live") == "1"
 
     @property
+    def kernel(self) -> str:
+        """The kernel that modules are built for: the running one, in an image the image's own; "" when unknown."""
+        return self.facts.get("kernel" if self.live else "image_kernel", "")
+
+    @property
     def kernel_settings_writable(self) -> bool:
         """Whether this host owns its kernel settings; a container sees the machine's, read-only."""
         return self.facts.get("proc_sys_rw") == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metalserve.driver.choice import plan_driver
+from metalserve.driver.expected import expected_hardware
 from metalserve.driver.gpu_access import GpuAccess, docker_version, gpu_access
 from metalserve.driver.plan import DriverPlan, DriverRefused, Machine, Reason
 from metalserve.driver.platform import Platform, platform_of
@@ -17,6 +18,7 @@ __all__ = [
     "Platform",
     "Reason",
     "docker_version",
+    "expected_hardware",
     "gpu_access",
     "machine_seen",
     "plan_driver",

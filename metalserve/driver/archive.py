@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from metalserve.catalogue.driver_packages import AptIdentity, Archive, System
 from metalserve.catalogue.loader import load_driver_packages
 from metalserve.desired.model import Package
@@ -63,6 +65,7 @@ def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modul
     """
     platform = machine.platform
     name = archive_origin(platform, archive).name
+    _check_kernel(machine, archive)
     fabric, fabric_reasons = _fabric(machine, archive, branch)
     build: Build = "dkms"
     warnings: list[str] = []
@@ -77,6 +80,13 @@ def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modul
             warnings.append("the kernel is not known: the modules follow Ubuntu's generic kernel")
     packages = _packages(machine, archive, branch, modules, build)
     headers = header_packages(platform, machine.kernel) if build == "dkms" else ()
+    if archive.kernels is not None:
+        # The package that follows the newest kernel would bring headers that DKMS tries, and fails, to build for.
+        headers = headers[:1]
+        warnings.append(
+            f"kernels from {archive.kernels.first_bad} on have no working driver in {name}: an update of the kernel "
+            "would break this host"
+        )
     reasons = [
         Reason(name, "driver.source is 'distro'", archive.source)
         if not machine.secure_boot
@@ -109,6 +119,22 @@ def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modul
         reasons=tuple(reasons),
         warnings=tuple(warnings),
     )
+
+
+def _check_kernel(machine: Machine, archive: Archive) -> None:
+    """Refuse a kernel that the archive's driver is known not to compile for, minutes before the compiler would."""
+    limit, kernel = archive.kernels, re.match(r"\d+\.\d+\.\d+", machine.kernel)
+    if limit is None or kernel is None or _numbers(kernel.group()) < _numbers(limit.first_bad):
+        return
+    raise DriverRefused(
+        f"the driver of {archive_origin(machine.platform, archive).name} cannot be compiled for kernel "
+        f"{machine.kernel}: {limit.why}",
+        remedy=f"set driver.source to 'nvidia', or stay with kernel {limit.last_good} or older",
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def _packages(machine: Machine, archive: Archive, branch: int, modules: Modules, build: str) -> tuple[Package, ...]:

@@ -47,14 +47,14 @@ def check_plan(plan: DriverPlan) -> None:
             "rack-scale systems (GB200, GB300 NVL72) need IMEX, which is planned, but the role cannot set it up yet",
             remedy=f"{SHOW}set it up by hand, or use HGX hosts",
         )
-    if plan.source == "distro":
+    if plan.source == "distro" and plan.platform.family != "debian":
         raise PlannedOnly(
             f"the driver of {plan.origin.name} is planned, but the role cannot install it yet",
             remedy=f"turn Secure Boot off in the firmware, or {enrol(plan.platform)}"
             if plan.signed
             else "set driver.source to 'nvidia'",
         )
-    if plan.kept.by == "hold":
+    if plan.kept.by == "hold" and plan.source == "nvidia":
         raise PlannedOnly(
             f"driver branch {plan.branch} has no pinning package: its packages must be held, which is planned, but the "
             f"role cannot do it yet",

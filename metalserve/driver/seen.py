@@ -30,17 +30,18 @@ def key_command() -> str:
 
 
 def machine_seen(hardware: NodeHardware, observed: Observation, platform: Platform) -> Machine:
-    """Return the machine that an observation tells of."""
-    # A container has no kernel of its own to load modules into; the machine's firmware is not its business.
-    shared = observed.facts.get("virt") in CONTAINERS
+    """Return the machine that an observation tells of, or the one that an image is made for."""
+    # A container has no kernel of its own to load modules into; the machine's firmware is not its business, and the
+    # builder's not an image's.
+    shared = observed.live and observed.facts.get("virt") in CONTAINERS
     return Machine(
         platform=platform,
         gpus=hardware.pci_gpus,
-        secure_boot=observed.facts.get("secure_boot") == "1" and not shared,
+        secure_boot=observed.facts.get("secure_boot") == "1" and observed.live and not shared,
         needs_fabric_manager=hardware.needs_fabric_manager,
         needs_nvlsm=hardware.needs_nvlsm,
         needs_imex=hardware.needs_imex,
-        kernel="" if shared else observed.facts.get("kernel", ""),
+        kernel="" if shared else observed.kernel,
         key_enrolled=ENROLLED in observed.text(KEY_SECTION),
     )
 

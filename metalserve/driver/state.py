@@ -14,6 +14,11 @@ _OF_A_DRIVER = re.compile(r"(lib)?nvidia-|libcuda1$|linux-(modules|objects|signa
 _NOT_OF_A_DRIVER = re.compile(r"(lib)?nvidia-container|nvidia-(cuda-toolkit|docker|settings)")
 
 
+def of_a_driver(package: str) -> bool:
+    """Tell whether `package` belongs to a driver, whoever made it: modules, user space, fabric manager's family."""
+    return bool(_OF_A_DRIVER.match(package)) and not _NOT_OF_A_DRIVER.match(package)
+
+
 @dataclass(frozen=True)
 class DriverState:
     """A host's driver as it is.
@@ -46,7 +51,7 @@ class DriverState:
             {
                 name: package.version
                 for name, package in observed.packages.items()
-                if package.installed and _OF_A_DRIVER.match(name) and not _NOT_OF_A_DRIVER.match(name)
+                if package.installed and of_a_driver(name)
             },
         )
 

@@ -66,6 +66,12 @@ printf '%s\t%s\n' "${d##*/}" "$(cat "$d/address")"; done; :"""
 _MODULES = r"""{ cat /proc/modules 2>/dev/null || lsmod 2>/dev/null; } | while read -r m _; do
 case $m in nvidia*|nouveau|nova_core|ib_umad|mlx5_core) printf '%s\n' "$m";; esac; done"""
 
+# What the next modprobe would load. Debian's own archive calls the files otherwise and makes `nvidia` an alias, which
+# modinfo does not follow.
+_DRIVER_DISK = f"""for m in nvidia nvidia-current-open nvidia-current; do
+{_limited('modinfo -k "${MS_KERNEL:-$(uname -r)}" -F version "$m"')} 2>/dev/null && exit 0; done
+echo 'modinfo: no module nvidia'; exit 1"""
+
 _LOG_WORDS = "NVRM|[Nn]vidia|NVIDIA|Xid|nouveau|fallen off the bus|nvme[0-9]"
 _KERNEL_LOG = f"{_limited('dmesg')} | grep -aE '{_LOG_WORDS}' | tail -n 4000"
 
@@ -79,7 +85,7 @@ COMMANDS: Final[dict[str, str]] = {
     "nvlink5-bridges": _NVLINK5_BRIDGES,
     "modules": _MODULES,
     "driver-module": "cat /proc/driver/nvidia/version",
-    "driver-disk": _limited("modinfo -F version nvidia"),
+    "driver-disk": _DRIVER_DISK,
     "fm-version": _limited("nv-fabricmanager --version"),
     "smi-csv": _limited(f"nvidia-smi --query-gpu={','.join(CSV_FIELDS)} --format=csv"),
     "smi-q": _limited("nvidia-smi -q"),

@@ -12,7 +12,7 @@ def nvidia_driver() -> None:
     stage("repository", desired.repository)
     stage("pin", desired.pin)
     stage("install", desired.install)
-    stage("build", desired.build, live_only=True)
+    stage("build", desired.build)
     stage("reboot", desired.reboot, live_only=True)
     stage("activate", desired.activate, live_only=True)
     prove("driver", desired.findings, within_s=30)

@@ -6,11 +6,13 @@ import json
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.desired.node import Node
-from metalserve.driver import DriverPlan, Machine, Platform, machine_seen, plan_driver, platform_of
+from metalserve.driver import DriverPlan, Machine, Platform, expected_hardware, machine_seen, plan_driver, platform_of
 from metalserve.driver.proven import check_plan, check_platform
 from metalserve.driver.seen import Seen
 from metalserve.errors import MetalserveError
+from metalserve.hardware.node import NodeHardware
 from roles.base.desired import check_host
+from roles.nvidia_driver import distro
 
 
 def platform(node: Node) -> Platform:
@@ -30,7 +32,15 @@ def platform(node: Node) -> Platform:
 
 def machine(node: Node) -> Machine:
     """Return what the choice of the driver depends on."""
-    return machine_seen(node.hardware, node.observed, platform(node))
+    return machine_seen(hardware_of(node), node.observed, platform(node))
+
+
+def hardware_of(node: Node) -> NodeHardware:
+    """Return the hardware that the driver is for: in an image, what the inventory says it will meet."""
+    expect = node.settings.expect
+    if node.observed.live or expect.gpu is None or node.hardware.smi_state == "ok":
+        return node.hardware
+    return expected_hardware(load_gpus().by_id(expect.gpu), expect.count or 1, expect.links)
 
 
 def plan(node: Node) -> DriverPlan:
@@ -53,6 +63,12 @@ def plan(node: Node) -> DriverPlan:
     return chosen
 
 
+def wanted_version(node: Node) -> str | None:
+    """Return the driver version that the host is to run; None while the distribution's archive has yet to tell."""
+    chosen = plan(node)
+    return distro.version(chosen, node.observed) if chosen.source == "distro" else chosen.version
+
+
 def seen(node: Node) -> str:
     """Return as JSON what the choice depends on, settings included, for `metalserve driver plan HOST`.
 
@@ -66,7 +82,7 @@ def seen(node: Node) -> str:
         "toolkit": node.settings.cuda.toolkit,
         "simulated": node.settings.simulated,
     }
-    return json.dumps({**Seen.of(node.hardware, node.observed).as_dict(), "settings": settings})
+    return json.dumps({**Seen.of(hardware_of(node), node.observed).as_dict(), "settings": settings})
 
 
-__all__ = ["machine", "plan", "platform", "seen"]
+__all__ = ["hardware_of", "machine", "plan", "platform", "seen", "wanted_version"]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from metalserve.desired.model import Action, Desired, File, Module, NotYetKnown, Package, Reboot, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from metalserve.driver import DriverPlan
-from metalserve.driver.packages import header_packages
+from metalserve.driver.plan import PREFERENCES_PATH
 from metalserve.driver.repository import key_path, repository_wish, source_path
 from metalserve.driver.seen import KEY_SECTION, key_command
-from metalserve.hardware.node import NodeHardware
+from metalserve.errors import MetalserveError
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
-from metalserve.verify.finding import Finding
-from roles.base.desired import NOUVEAU, in_container
-from roles.nvidia_driver.chosen import machine, plan, platform, seen
+from roles.base.desired import NOUVEAU
+from roles.nvidia_driver import distro
+from roles.nvidia_driver.chosen import machine, plan, platform, seen, wanted_version
+from roles.nvidia_driver.proof import findings
 
 MANAGED_BY = "# Written by metalserve (roles/nvidia_driver); changes here are undone by its next run.\n"
 LOAD_AT_BOOT = "/etc/modules-load.d/metalserve-nvidia.conf"
@@ -38,6 +38,8 @@ def watch(settings: HostSettings, release: Release) -> Watch:
         paths=(
             source_path("nvidia"),
             key_path("nvidia"),
+            distro.COMPONENTS,
+            PREFERENCES_PATH,
             f"{OLD_SOURCES}*.list",
             f"{PREFERENCES}{PIN}*",
             LOAD_AT_BOOT,
@@ -52,12 +54,18 @@ def watch(settings: HostSettings, release: Release) -> Watch:
 
 
 def repository(node: Node) -> Desired:
-    """NVIDIA's repository (or the mirror that the settings name), with its key checked by fingerprint."""
-    plan(node)  # a host that cannot get a driver is refused before anything is written on it
+    """NVIDIA's repository (or the mirror that the settings name), with its key checked by fingerprint.
+
+    With `driver.source` "distro": the components of the distribution's own archive, and no repository of NVIDIA's.
+    """
+    chosen = plan(node)  # a host that cannot get a driver is refused before anything is written on it
+    if chosen.source == "distro":
+        return distro.repository(chosen)
     wish = repository_wish("nvidia", node.settings.repositories.nvidia, platform(node), MANAGED_BY)
     # The list that the package cuda-keyring leaves names the same URL with another key, and apt refuses both then.
     here = platform(node)
-    return Desired(files=(File(f"{OLD_SOURCES}{here.distro}-{here.arch}.list", None),)) + wish
+    gone = (f"{OLD_SOURCES}{here.distro}-{here.arch}.list", distro.COMPONENTS, PREFERENCES_PATH)
+    return Desired(files=tuple(File(path, None) for path in gone)) + wish
 
 
 def pin(node: Node) -> Desired:
@@ -92,17 +100,20 @@ def install(node: Node) -> Desired:
         packages=chosen.packages,
         # nvidia is loaded by its PCI alias at boot; nvidia-uvm is not, and a container cannot load it.
         files=(File(LOAD_AT_BOOT, MANAGED_BY + "".join(f"{m}\n" for m in BOOT_MODULES)),),
+        actions=distro.holds(chosen, node.observed),
         notes=tuple(f"{r.choice}: {r.why} ({r.source})" for r in chosen.reasons),
     )
     return _headers(node) + wish
 
 
 def _headers(node: Node) -> Desired:
-    kernel = node.observed.facts.get("kernel", "")
+    chosen = plan(node)
+    if chosen.build != "dkms":
+        return Desired()
+    if chosen.headers:
+        return Desired(packages=chosen.headers)
+    kernel = _build_kernel(node)
     tree = f"/lib/modules/{kernel}/build"
-    packages = () if in_container(node) else header_packages(platform(node), kernel)
-    if packages:
-        return Desired(packages=packages)
     # A kernel from elsewhere (the machine's, in a container): its headers may be there, or in a repository, or nowhere.
     script = (
         f"ms_apt update || ms_fail 'apt-get update failed -> check the repositories and the network'\n"
@@ -115,10 +126,25 @@ def _headers(node: Node) -> Desired:
     return Desired(actions=(Action(name, lambda observed: tree in observed.files, script, phase="early"),))
 
 
+def _build_kernel(node: Node) -> str:
+    """Return the kernel that modules are built for.
+
+    Raises:
+        MetalserveError: an image without a kernel.
+    """
+    kernel = node.observed.kernel
+    if not kernel:
+        raise MetalserveError(
+            "the image has no kernel (no /boot/vmlinuz-*), so no driver module can be built for it",
+            remedy="put a kernel into the image first, for instance the package linux-image-amd64",
+        )
+    return kernel
+
+
 def build(node: Node) -> Desired:
-    """The module built for the running kernel, where the packages are there and DKMS has not done it."""
+    """The module built for the running kernel (an image's own), where the packages are there and DKMS did not do it."""
     chosen = plan(node)
-    kernel = node.observed.facts.get("kernel", "")
+    kernel = _build_kernel(node)
 
     def built(observed: Observation) -> bool:
         now = node.with_observation(observed)
@@ -162,10 +188,14 @@ def reboot_reason(node: Node) -> str | None:
     if hardware.module_version is None:
         return None
     chosen = plan(node)
-    if _installed(node, chosen) and hardware.module_on_disk not in (None, chosen.version):
+    wanted = wanted_version(node)
+    if wanted is None:
+        return None
+    if _installed(node, chosen) and hardware.module_on_disk not in (None, wanted):
         return None  # it would come up with the wrong module again; `activate` says so
-    if hardware.module_version != chosen.version:
-        return f"driver {hardware.module_version} is loaded, the release has {chosen.version}"
+    if hardware.module_version != wanted:
+        whose = chosen.origin.name if chosen.source == "distro" else "the release"
+        return f"driver {hardware.module_version} is loaded, {whose} has {wanted}"
     if hardware.module_open is not None and hardware.module_open != (chosen.modules == "open"):
         return (
             f"the {'open' if hardware.module_open else 'proprietary'} kernel module is loaded, {chosen.modules} wanted"
@@ -187,7 +217,7 @@ def _initramfs_fresh(observed: Observation) -> bool:
 
 def activate(node: Node) -> Desired:
     """The modules loaded, and persistence, which keeps the driver from unloading between two users of a GPU."""
-    wanted = node.release.driver.version
+    wanted = wanted_version(node)
     on_disk = node.hardware.module_on_disk
     if on_disk not in (None, wanted) and _installed(node, plan(node)):
         raise NotYetKnown(
@@ -197,59 +227,6 @@ def activate(node: Node) -> Desired:
     return Desired(
         modules=tuple(Module(m) for m in BOOT_MODULES),
         units=(Unit(PERSISTENCE),) if node.settings.driver.persistence else (),
-    )
-
-
-def findings(node: Node) -> Sequence[Finding]:
-    """Prove that the driver answers and is the release's own, in the kernel and in user space alike."""
-    hardware, wanted = node.hardware, node.release.driver.version
-    return (
-        *(_warning(node, text) for text in plan(node).warnings),
-        Finding(
-            check="driver-answers",
-            status="ok" if hardware.smi_state == "ok" else "fail",
-            subject=node.name,
-            expected="nvidia-smi talks to the driver",
-            observed=_smi_words(hardware),
-            impact="no GPU can be used",
-            remedy="read `dmesg | grep -i nvrm`; a GPU that does not come up after a reboot needs a power cycle",
-            source="nvidia-smi",
-        ),
-        _version(node, "driver-loaded", "the kernel", hardware.module_version, wanted),
-        _version(node, "driver-user-space", "user space", hardware.driver_version, wanted),
-    )
-
-
-def _smi_words(hardware: NodeHardware) -> str:
-    if hardware.smi_state == "ok":
-        return f"it does, {len(hardware.gpus)} GPU(s)"
-    first = hardware.smi_message.strip().splitlines()
-    return f"{hardware.smi_state}: {first[0]}" if first else hardware.smi_state
-
-
-def _version(node: Node, check: str, where: str, found: str | None, wanted: str) -> Finding:
-    return Finding(
-        check=check,
-        status="ok" if found == wanted else "fail",
-        subject=node.name,
-        expected=f"driver {wanted} in {where}",
-        observed=found or "none",
-        impact="CUDA refuses to start when kernel and user space differ",
-        remedy="run roles.nvidia_driver again; it reboots the host where the kernel holds the old module",
-        source="/proc/driver/nvidia/version, nvidia-smi",
-    )
-
-
-def _warning(node: Node, text: str) -> Finding:
-    return Finding(
-        check="driver-choice",
-        status="warn",
-        subject=node.name,
-        expected="a supported branch and known GPUs",
-        observed=text,
-        impact="",
-        remedy="",
-        source="catalogue",
     )
 
 

@@ -29,7 +29,7 @@ KERNELS = {
     "ubuntu-24.04": "6.8.0-90-generic",
     "ubuntu-26.04": "7.0.0-30-generic",
     "debian-12": "6.1.0-44-{dpkg}",
-    "debian-13": "6.12.118+deb13-{dpkg}",
+    "debian-13": "6.12.94+deb13-{dpkg}",
 }
 
 

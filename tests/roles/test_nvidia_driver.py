@@ -272,3 +272,19 @@ def test_a_key_that_the_firmware_knows_lets_dkms_modules_in() -> None:
 
 def test_what_the_role_knows_is_what_base_knows() -> None:
     assert PROVEN == SUPPORTED
+
+
+def test_the_archive_s_driver_is_held_and_released_when_nvidia_s_takes_its_place() -> None:
+    versions = dict.fromkeys(("nvidia-kernel-dkms", "libcuda1", "nvidia-smi", "nvidia-persistenced"), "535.309.01-0")
+    distro = {"driver": {"source": "distro"}, "expect": {"gpu": "l40s"}}
+    node = make_node(gpus=["26b9"], settings=distro, packages=versions)
+    (hold,) = (a for a in role.install(node).actions if a.name.startswith("hold "))
+    assert hold.script == "apt-mark hold nvidia-kernel-dkms libcuda1 nvidia-smi nvidia-persistenced"
+    assert not hold.done(node.observed)
+    held = replace(node.observed, packages={n: replace(p, status="hi ") for n, p in node.observed.packages.items()})
+    assert hold.done(held)
+    other = replace(make_node(gpus=["26b9"]), observed=held)
+    (release,) = (a for a in role.install(other).actions if "held" in a.name)
+    assert release.phase == "early" and "libcuda1" in release.script
+    assert release.done(node.observed) and not release.done(held)
+    assert role.install(make_node(gpus=["26b9"])).actions == ()
