@@ -140,6 +140,8 @@ def _spell_out(value: Any, sources: dict[str, str]) -> None:
     """Replace the key of each `source` below `value` by its words."""
     if isinstance(value, dict):
         if isinstance(value.get("source"), str):
+            if value["source"] not in sources:
+                raise CatalogueError(f"no source is called {value['source']!r}", where="catalogue/driver_packages.yaml")
             value["source"] = sources[value["source"]]
         for part in value.values():
             _spell_out(part, sources)

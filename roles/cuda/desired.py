@@ -12,6 +12,7 @@ from metalserve.errors import MetalserveError
 from metalserve.releases import Release, version_key
 from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
+from roles.nvidia_driver.chosen import plan
 
 
 def watch(settings: HostSettings, release: Release) -> Watch:
@@ -33,7 +34,9 @@ def check_release(node: Node) -> str:
             remedy="take a release that the catalogue knows",
         )
     driver = node.release.driver.version
-    if version_key(driver) < version_key(needed):
+    if node.settings.driver.source == "distro":
+        _check_archive(node, needed)
+    elif version_key(driver) < version_key(needed):
         raise MetalserveError(
             f"driver {driver} cannot run the CUDA {cuda} of {node.release.image}: it takes {needed} or newer",
             remedy="give this host a release with a newer driver, or with an image of an older CUDA",
@@ -51,6 +54,17 @@ def check_release(node: Node) -> str:
                 remedy="take this host out of the serving group, or give it a release with an older image",
             )
     return needed
+
+
+def _check_archive(node: Node, needed: str) -> None:
+    # The archive decides the version: what is known before is its branch. The loaded driver is proved as ever.
+    chosen = plan(node)
+    if chosen.cuda.met is False and not chosen.cuda.too_old:
+        raise MetalserveError(
+            f"{chosen.origin.name} has driver branch {chosen.branch}, which cannot run the CUDA {chosen.cuda.image} of "
+            f"{node.release.image}: it takes {needed} or newer",
+            remedy="set driver.source to 'nvidia', or give this host a release with an image of an older CUDA",
+        )
 
 
 def install(node: Node) -> Desired:

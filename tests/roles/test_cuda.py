@@ -45,3 +45,11 @@ def test_proof_looks_at_the_loaded_driver(loaded: str | None, status: str) -> No
 def test_without_a_driver_nothing_is_proved() -> None:
     with pytest.raises(NotYetKnown):
         role.findings(make_node())
+
+
+def test_an_archive_s_driver_is_judged_by_its_branch_and_not_by_the_release_s_version() -> None:
+    distro = {"driver": {"source": "distro"}}
+    with pytest.raises(MetalserveError, match=r"Debian's archive has driver branch 535, which cannot run.*CUDA 13\.0"):
+        role.install(make_node(gpus=["26b9"], settings=distro))
+    older = Release.model_validate({**LTS.model_dump(), "vllm": {**LTS.vllm.model_dump(), "cuda": "12.9"}})
+    assert role.check_release(make_node(gpus=["26b9"], settings=distro, release=older)) == "525.60.13"
