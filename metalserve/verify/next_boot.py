@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from metalserve.hardware.node import NodeHardware
 from metalserve.releases import Release
-from metalserve.verify.finding import Finding
+from metalserve.verify.finding import Finding, Status
 from metalserve.verify.next_boot_case import HOST, Case, Look
 from metalserve.verify.next_boot_kernel import check_headers, check_initramfs, check_kernel, check_nouveau
 from metalserve.verify.next_boot_modules import (
@@ -36,6 +36,12 @@ Answer = Literal["YES", "NO", "UNKNOWN", "NOT APPLICABLE"]
 VERDICT: Final = "next-boot"
 """The check whose finding is the verdict; the others are called `next-boot-...`."""
 _EXPECTED: Final = "the next reboot would not break this node"
+_STATUS: Final[dict[Answer, Status]] = {
+    "YES": "warn",
+    "NO": "ok",
+    "UNKNOWN": "inconclusive",
+    "NOT APPLICABLE": "skipped",
+}
 _SOURCE: Final = "the files that the next boot reads"
 
 
@@ -123,13 +129,11 @@ def _no_driver(case: Case) -> bool:
 
 
 def _outlook(answer: Answer, reasons: tuple[str, ...], kernel: str | None, looks: list[Look]) -> Outlook:
-    status: Literal["warn", "ok", "inconclusive", "skipped"]
-    status = {"YES": "warn", "NO": "ok", "UNKNOWN": "inconclusive", "NOT APPLICABLE": "skipped"}[answer]
     first = next((look.finding for look in looks if look.breaks), None)
     first = first or next((look.finding for look in looks if look.unsure), None)
     verdict = Finding(
         VERDICT,
-        status,
+        _STATUS[answer],
         HOST,
         _EXPECTED,
         _words(answer, reasons),
@@ -149,7 +153,5 @@ def _words(answer: Answer, reasons: tuple[str, ...]) -> str:
 
 def answer_of(observed: str) -> Answer:
     """Return the answer that a verdict's words begin with (reports keep findings as words)."""
-    for answer in ("YES", "NOT APPLICABLE", "NO"):
-        if observed.startswith(answer):
-            return answer  # type: ignore[return-value]
-    return "UNKNOWN"
+    answers: tuple[Answer, ...] = ("YES", "NOT APPLICABLE", "NO")
+    return next((answer for answer in answers if observed.startswith(answer)), "UNKNOWN")

@@ -18,6 +18,7 @@ from metalserve.releases import Release
 from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
 from roles.base.desired import NOUVEAU, check_host, in_container
+from roles.nvidia_driver import kernels
 
 MANAGED_BY = "# Written by metalserve (roles/nvidia_driver); changes here are undone by its next run.\n"
 LOAD_AT_BOOT = "/etc/modules-load.d/metalserve-nvidia.conf"
@@ -120,7 +121,7 @@ def install(node: Node) -> Desired:
         files=(File(LOAD_AT_BOOT, MANAGED_BY + "".join(f"{m}\n" for m in BOOT_MODULES)),),
         notes=tuple(f"{r.choice}: {r.why} ({r.source})" for r in chosen.reasons),
     )
-    return _headers(node) + wish
+    return _headers(node) + kernels.headers(node, platform(node), chosen) + wish
 
 
 def _headers(node: Node) -> Desired:
@@ -151,13 +152,14 @@ def build(node: Node) -> Desired:
         # Before the packages are there, there is nothing to build: their installation does it.
         return now.hardware.module_on_disk is not None or not _installed(now, chosen)
 
-    script = (
-        "command -v dkms >/dev/null || ms_fail 'dkms is not installed, so no module can be built'\n"
-        f"dkms autoinstall -k {kernel} || {{ tail -n 20 /var/lib/dkms/nvidia*/*/build/make.log || :; "
-        f"ms_fail 'DKMS could not build the nvidia module for kernel {kernel} -> see the lines above; "
-        "are its headers installed?'; }"
-    )
+    script = kernels.build_script(kernel, chosen)
     return Desired(actions=(Action(f"build the nvidia module for kernel {kernel}", built, script),))
+
+
+def build_next(node: Node) -> Desired:
+    """The module built for the kernel that boots next, where that is another one."""
+    chosen = plan(node)
+    return kernels.build_next(node, chosen, installed=_installed(node, chosen))
 
 
 def reboot(node: Node) -> Desired:
@@ -282,6 +284,7 @@ def _warning(node: Node, text: str) -> Finding:
 __all__ = [
     "activate",
     "build",
+    "build_next",
     "findings",
     "install",
     "machine",
