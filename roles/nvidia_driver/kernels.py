@@ -62,8 +62,8 @@ def _foreign_headers(node: Node, release: str) -> Action:
     script = (
         "ms_apt update || ms_fail 'apt-get update failed -> check the repositories and the network'\n"
         f"apt-cache show {shlex.quote(package)} >/dev/null 2>&1 || ms_fail 'kernel {release} boots next, has no "
-        f"headers and no repository has {package}, so no driver module can be built for it -> install the headers that belong "
-        "to it, or make another kernel the default'\n"
+        f"headers and no repository has {package}, so no driver module can be built for it -> install those that "
+        "belong to it, or make another kernel the default'\n"
         f"ms_apt install {shlex.quote(package)}"
     )
 
