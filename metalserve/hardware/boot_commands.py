@@ -27,7 +27,7 @@ for f in /boot/grub/grub.cfg /boot/grub2/grub.cfg; do [ -r "$f" ] || continue
 b "grub-cfg $f"
 grep -aE '^[[:space:]]*((menuentry|submenu|function) .*\{|\}|linux(16|efi)?[[:space:]]|set default=|blscfg)' "$f"
 b grubenv
-grep -aE '^(saved_entry|next_entry)=' "${f%/*}/grubenv"
+grep -saE '^(saved_entry|next_entry)=' "${f%/*}/grubenv"
 break; done
 b grub-default
 grep -shE '^[ \t]*GRUB_DEFAULT=' /etc/default/grub /etc/default/grub.d/*.cfg

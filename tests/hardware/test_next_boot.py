@@ -198,6 +198,11 @@ def test_a_unified_kernel_image_is_an_entry() -> None:
     assert next_kernel(BootState(menu=menu)).release == "6.11.0-9-generic"
 
 
+def test_secrets_of_a_command_line_are_not_kept() -> None:
+    menu = grub_menu("x", UBUNTU.replace("iommu=pt", "rd.luks.key=hunter2"), "", "", SNIPPETS)
+    assert menu.entries[0].arguments.endswith("rd.luks.key=***")
+
+
 def test_sort_keys_go_before_versions() -> None:
     entries = snippet_entries(
         {"a.conf": "version 9\nsort-key zz", "b.conf": "version 10\nsort-key aa", "c.conf": "version 11"}, 0

@@ -6,6 +6,8 @@ from datetime import date
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metalserve.hardware.machine import HostState
 from metalserve.hardware.node import NodeHardware, node_hardware
@@ -585,3 +587,38 @@ def test_every_finding_is_named_after_the_next_boot_and_none_fails_a_host() -> N
         for finding in outlook(boot, **fields).findings:
             assert finding.check.startswith("next-boot")
             assert not finding.failing
+
+
+KERNELS = st.builds(
+    Kernel,
+    release=st.sampled_from([OLD, NEW, "6.1.0-9-amd64"]),
+    headers=st.booleans(),
+    module=st.sampled_from(["", DRIVER, "580.159.03"]),
+    vermagic=st.sampled_from(["", OLD]),
+    initrd=st.sampled_from([None, 0, 60_000_000]),
+    image=st.booleans(),
+)
+BOOTS = st.builds(
+    Boot,
+    kernels=st.lists(KERNELS, max_size=3, unique_by=lambda k: k.release).map(tuple),
+    running=st.sampled_from([OLD, NEW]),
+    grubenv=st.sampled_from(["", "next_entry=1>2\n", "next_entry=7\n"]),
+    blacklisted=st.booleans(),
+    library=st.sampled_from([DRIVER, "580.159.03", ""]),
+    packages=st.sampled_from([PACKAGES, ""]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(boot=BOOTS, secure=st.sampled_from([True, False]))
+def test_no_is_said_only_with_proof_and_never_without_a_reason(boot: Boot, secure: bool) -> None:
+    """Whatever the host: NO needs a known kernel, with a whole image, and one loadable module that fits user space."""
+    seen = outlook(boot, host=HostState(kernel=boot.running, virtual="none", secure_boot=secure))
+    assert seen.reasons and seen.findings[0].observed == seen.words
+    if seen.answer == "YES":
+        assert seen.findings[0].remedy
+    if seen.answer == "NO":
+        (kernel,) = [k for k in boot.kernels if k.release == seen.kernel]
+        assert kernel.image and kernel.initrd != 0
+        assert kernel.module and kernel.vermagic in ("", kernel.release)
+        assert boot.library in ("", kernel.module) and boot.blacklisted and not secure

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from metalserve.hardware.boot import BootMenu, MenuEntry
+from metalserve.hardware.parsers.host_state import without_secrets
 
 _HEAD = re.compile(r"\s*(menuentry|submenu|function)\s")
 _LINUX = re.compile(r"\s*linux(?:16|efi)?\s+(\S{1,1000})(.*)")
@@ -102,7 +103,9 @@ def snippet_entries(snippets: Mapping[str, str], first: int) -> list[MenuEntry]:
         if name.endswith(".efi"):  # a unified kernel image: kernel, initramfs and arguments in one file
             image = path
         order = (pairs.get("sort-key", ""), pairs.get("machine-id", ""), pairs.get("version", "") or ident)
-        found.append(MenuEntry((0,), pairs.get("title", ident), ident, image, pairs.get("options", ""), order))
+        found.append(
+            MenuEntry((0,), pairs.get("title", ident), ident, image, without_secrets(pairs.get("options", "")), order)
+        )
     found.sort(key=lambda e: version_key(e.sort[2]), reverse=True)
     found.sort(key=lambda e: (e.sort[0] == "", e.sort[0], e.sort[1]))
     return [MenuEntry((first + n,), e.title, e.ident, e.image, e.arguments, e.sort) for n, e in enumerate(found)]
@@ -138,7 +141,7 @@ def _entry(place: tuple[int, ...], line: str, *, submenu: bool) -> MenuEntry:
 
 
 def _with_kernel(entry: MenuEntry, image: str, arguments: str) -> MenuEntry:
-    return MenuEntry(entry.place, entry.title, entry.ident, image, arguments.strip())
+    return MenuEntry(entry.place, entry.title, entry.ident, image, without_secrets(arguments.strip()))
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str:
