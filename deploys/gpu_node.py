@@ -4,7 +4,18 @@ pyinfra inventories/prod.py deploys/gpu_node.py
 """
 
 from metalserve.pyinfra_seam.role import begin
-from roles import base, container_runtime, cuda, fabric_manager, nvidia_driver, storage, topology, vllm, weights
+from roles import (
+    base,
+    container_runtime,
+    cuda,
+    fabric_manager,
+    next_boot,
+    nvidia_driver,
+    storage,
+    topology,
+    vllm,
+    weights,
+)
 
 # One observation of the host serves all the roles; a run that changes nothing opens one SSH session.
 begin(
@@ -17,6 +28,7 @@ begin(
     storage.desired.watch,
     weights.desired.watch,
     vllm.desired.watch,
+    next_boot.desired.watch,
 )
 
 base.base()
@@ -28,3 +40,4 @@ topology.topology()
 storage.storage()
 weights.weights()
 vllm.vllm()
+next_boot.next_boot()

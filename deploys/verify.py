@@ -13,6 +13,7 @@ from roles import (
     cuda,
     fabric_manager,
     measure,
+    next_boot,
     nvidia_driver,
     storage,
     topology,
@@ -33,6 +34,7 @@ begin(
             storage,
             weights,
             vllm,
+            next_boot,
             measure,
         )
     ),
@@ -49,5 +51,6 @@ topology.topology()
 storage.storage()
 weights.weights()
 vllm.vllm()
+next_boot.next_boot()
 measure.measure()
 judge()

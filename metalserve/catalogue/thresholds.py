@@ -20,7 +20,7 @@ class Threshold(BaseModel):
 
     id: str
     value: float
-    unit: Literal["ratio", "degC", "count", "percent", "files"]
+    unit: Literal["ratio", "degC", "count", "percent", "files", "MiB"]
     basis: Basis
     date: datetime.date
     source: str

@@ -8,6 +8,8 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
+from metalserve.hardware.boot_commands import NEXT_BOOT
+
 LIMIT_S: Final = 10
 """Seconds after which one of them is ended (guessed): sysfs answers in milliseconds, a dying device may block it."""
 
@@ -74,5 +76,6 @@ MACHINE_COMMANDS: Final[dict[str, str]] = {
     "drive-health": f"if command -v nvme >/dev/null 2>&1; then {_limited(_DRIVE_HEALTH)}; else exit 127; fi",
     "xid-history": _limited(_XID_HISTORY),
     "raid": "cat /proc/mdstat",
+    "next-boot": NEXT_BOOT,
 }
 """Section name -> command, as in `metalserve.hardware.commands.COMMANDS`, which includes them."""

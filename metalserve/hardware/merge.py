@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from metalserve.hardware.boot import BootState
 from metalserve.hardware.machine import DriveHealth, HostState, Nic, NumaNode, PcieNode, RaidArray
 from metalserve.hardware.parsers.drive_health import drive_troubles, parse_drive_health
 from metalserve.hardware.parsers.host_state import parse_host_state, parse_mdstat, parse_numa
 from metalserve.hardware.parsers.kernel_log import parse_kernel_log
+from metalserve.hardware.parsers.next_boot import parse_next_boot
 from metalserve.hardware.parsers.pcie_tree import parse_acs, parse_pcie_tree
 from metalserve.hardware.reader import Reader
 from metalserve.hardware.values import Gpu, NvmeDrive, PciDevice, XidEvent
@@ -27,6 +29,7 @@ class Machine:
     drive_troubles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     xid_history: tuple[XidEvent, ...] | None = None
     bus_gpus: tuple[str, ...] | None = None
+    boot: BootState | None = None
 
 
 def machine(reader: Reader) -> Machine:
@@ -48,6 +51,7 @@ def machine(reader: Reader) -> Machine:
         drive_troubles={name: tuple(lines) for name, lines in troubles.items()},
         xid_history=reader.optional("xid-history", _history),
         bus_gpus=scan.gpus if scan else None,
+        boot=reader.parse("next-boot", parse_next_boot) if "next-boot" in reader.sections else None,
     )
 
 

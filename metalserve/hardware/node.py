@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from metalserve.catalogue.loader import load_gpus
+from metalserve.hardware.boot import BootState
 from metalserve.hardware.machine import DriveHealth, HostState, Nic, NumaNode, PcieNode, RaidArray
 from metalserve.hardware.merge import contradictions, described, machine
 from metalserve.hardware.parsers.driver import LoadedDriver, parse_loaded_driver, parse_modules, parse_version
@@ -85,6 +86,7 @@ class NodeHardware:
         drive_troubles: controller (`nvme0`) -> lines of timeouts and errors in this boot's kernel log.
         raid: Linux software RAID arrays.
         xid_history: events of the last 30 days in the journal, earlier boots included; `None` when not searched.
+        boot: what the next boot will find on disk, or `None` when it was not read.
         smi_state: how nvidia-smi answers: `absent` (not installed), `no-driver` (cannot reach the driver),
             `mismatch` (driver/library version mismatch), `error`, `ok`.
         smi_message: what nvidia-smi said when it is not `ok`, verbatim.
@@ -121,6 +123,7 @@ class NodeHardware:
     drive_troubles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     raid: tuple[RaidArray, ...] = ()
     xid_history: tuple[XidEvent, ...] | None = None
+    boot: BootState | None = None
     smi_state: SmiState = "absent"
     smi_message: str = ""
     problems: tuple[str, ...] = ()
@@ -205,6 +208,7 @@ def node_hardware(sections: Mapping[str, Section]) -> NodeHardware:
         drive_troubles=around.drive_troubles,
         raid=around.raid,
         xid_history=around.xid_history,
+        boot=around.boot,
         smi_state=smi.state,
         smi_message=smi.message,
         problems=tuple(dict.fromkeys(reader.problems)),

@@ -94,6 +94,11 @@ KINDS: dict[str, Kind] = {
     ),
     "container-stuck": Kind("the engine's containers are frozen by docker pause: ports stay open, nothing answers"),
     "wrong-gpu-count": Kind("a GPU is not there at all, on PCI neither", gpu=True, needs="gpu"),
+    "kernel-without-headers": Kind(
+        "a newer kernel has come into /boot and is the default, its headers have not: no module for the next boot"
+    ),
+    "dkms-broken": Kind("DKMS has lost the driver's source, and the kernel that boots next its module", needs="gpu"),
+    "toolkit-vulnerable": Kind("the container toolkit is put back to 1.17.8, open to CVE-2026-24260"),
     "unreachable": Kind("the host's network link is down", outside=True),
 }  # fmt: skip
 """All kinds of faults."""

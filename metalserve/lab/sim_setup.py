@@ -17,7 +17,7 @@ TOOLS = (
     "lspci", "nvme", "dmesg", "udevadm", "modprobe", "rmmod", "modinfo", "lsmod",
     "nvidia-smi", "nv-fabricmanager", "nvidia-persistenced", "nvidia-ctk", "nvidia-container-runtime",
     "nvidia-container-runtime-hook", "nvidia-container-cli", "dcgmi",
-    "boot", "watch", "fault-apply",
+    "boot", "watch", "fault-apply", "update-grub",
 )  # fmt: skip
 """Tools that get a wrapper in bin/."""
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from metalserve.pyinfra_seam.role import prove, role, stage, tell
-from roles.nvidia_driver import desired
+from roles.nvidia_driver import desired, preflight
 
 
 @role("NVIDIA driver", watch=desired.watch)
 def nvidia_driver() -> None:
     """Repository, pin, packages for exactly these GPUs; a reboot where the kernel needs one; persistence."""
+    stage("preflight", preflight.preflight)
     stage("repository", desired.repository)
     stage("pin", desired.pin)
     stage("install", desired.install)
     stage("build", desired.build)
+    stage("build for the next boot", desired.build_next, live_only=True)
     stage("reboot", desired.reboot, live_only=True)
     stage("activate", desired.activate, live_only=True)
     prove("driver", desired.findings, within_s=30)

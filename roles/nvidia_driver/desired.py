@@ -15,7 +15,7 @@ from metalserve.errors import MetalserveError
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
 from roles.base.desired import NOUVEAU
-from roles.nvidia_driver import distro
+from roles.nvidia_driver import distro, kernels
 from roles.nvidia_driver.chosen import machine, plan, platform, seen, wanted_version
 from roles.nvidia_driver.proof import findings
 
@@ -103,7 +103,7 @@ def install(node: Node) -> Desired:
         actions=distro.holds(chosen, node.observed),
         notes=tuple(f"{r.choice}: {r.why} ({r.source})" for r in chosen.reasons),
     )
-    return _headers(node) + wish
+    return _headers(node) + kernels.headers(node, platform(node), chosen) + wish
 
 
 def _headers(node: Node) -> Desired:
@@ -144,20 +144,23 @@ def _build_kernel(node: Node) -> str:
 def build(node: Node) -> Desired:
     """The module built for the running kernel (an image's own), where the packages are there and DKMS did not do it."""
     chosen = plan(node)
-    kernel = _build_kernel(node)
+    kernel, version = _build_kernel(node), wanted_version(node)
 
     def built(observed: Observation) -> bool:
         now = node.with_observation(observed)
         # Before the packages are there, there is nothing to build: their installation does it.
         return now.hardware.module_on_disk is not None or not _installed(now, chosen)
 
-    script = (
-        "command -v dkms >/dev/null || ms_fail 'dkms is not installed, so no module can be built'\n"
-        f"dkms autoinstall -k {kernel} || {{ tail -n 20 /var/lib/dkms/nvidia*/*/build/make.log || :; "
-        f"ms_fail 'DKMS could not build the nvidia module for kernel {kernel} -> see the lines above; "
-        "are its headers installed?'; }"
-    )
+    if version is None or chosen.build != "dkms":
+        return Desired()
+    script = kernels.build_script(kernel, chosen, version)
     return Desired(actions=(Action(f"build the nvidia module for kernel {kernel}", built, script),))
+
+
+def build_next(node: Node) -> Desired:
+    """The module built for the kernel that boots next, where that is another one."""
+    chosen = plan(node)
+    return kernels.build_next(node, chosen, wanted_version(node) if _installed(node, chosen) else None)
 
 
 def reboot(node: Node) -> Desired:
@@ -233,6 +236,7 @@ def activate(node: Node) -> Desired:
 __all__ = [
     "activate",
     "build",
+    "build_next",
     "findings",
     "install",
     "machine",

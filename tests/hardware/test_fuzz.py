@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -25,8 +25,11 @@ from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError
 from metalserve.hardware.parsers.topo import parse_topo
 from metalserve.hardware.section import Section
+from metalserve.releases import load_release
 from metalserve.settings import ExpectSettings
+from metalserve.verify.next_boot import next_boot
 from metalserve.verify.topology import check_node
+from tests.verify.boots import Boot
 
 from . import machine_samples, samples
 
@@ -70,6 +73,7 @@ SECTIONS = {
     "drive-health": machine_samples.DRIVE_HEALTH,
     "xid-history": machine_samples.XID_HISTORY,
     "raid": machine_samples.MDSTAT,
+    "next-boot": Boot().text,
 }
 
 
@@ -106,7 +110,8 @@ def test_merging_and_checking_never_raise(data: st.DataObject) -> None:
             sections[name] = Section(data.draw(damaged(SECTIONS[name])), rc)
     hardware = node_hardware(sections)
     expect = ExpectSettings(gpu=data.draw(st.sampled_from([None, "h100-sxm", "l40s", "h100-nvl"])), count=2)
-    for finding in check_node(hardware, expect, load_gpus()):
+    outlook = next_boot(hardware, load_release("2026.11-lts"), today=date(2026, 11, 25))
+    for finding in (*check_node(hardware, expect, load_gpus()), *outlook.findings):
         assert str(finding)
 
 

@@ -39,7 +39,7 @@ def parse_host_state(text: str) -> HostState:
     clock = values.get("clock", "")
     return HostState(
         kernel=values["kernel"] or None,
-        cmdline=None if cmdline is None else _SECRET.sub(r"\1=***", cmdline),  # reports show it
+        cmdline=None if cmdline is None else without_secrets(cmdline),
         virtual=virtual,
         product=values.get("product") or None,
         cpus=integer(values.get("cpus")),
@@ -56,6 +56,11 @@ def parse_host_state(text: str) -> HostState:
         secure_boot=_truth(values.get("secure_boot")),
         iommu_units=integer(values.get("iommu_units")),
     )
+
+
+def without_secrets(cmdline: str) -> str:
+    """Return a kernel command line as reports may show it: values of keys, passwords and tokens are stars."""
+    return _SECRET.sub(r"\1=***", cmdline)
 
 
 def _truth(value: str | None) -> bool | None:

@@ -36,8 +36,8 @@ def build_repository(www: Path, key: SigningKey) -> None:
         MetalserveError: dpkg-deb, apt-ftparchive or gpg is missing or fails.
     """
     kernel = os.uname().release
-    packages = all_packages(kernel)
     architecture = deb_architecture()
+    packages = all_packages(kernel, architecture)
     stamp = hashlib.sha256(f"{packages!r} {architecture} {key.fingerprint}".encode()).hexdigest()
     targets = [www / "nvidia" / name / repository_architecture(architecture) for name in DISTRIBUTIONS]
     if all((target / "Release").exists() and _stamp(target) == stamp for target in targets):

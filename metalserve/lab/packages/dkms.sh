@@ -51,12 +51,19 @@ status() {
   for directory in "$tree"/*/*; do
     [ -d "$directory" ] || continue
     name=${directory#"$tree"/}
+    if [ ! -f "/usr/src/$(echo "$name" | tr / -)/dkms.conf" ]; then
+      echo "$name: broken"
+      echo "Error! $name: Missing the module source directory or the symbolic link pointing to it." >&2
+      continue
+    fi
     found=
     for built in "$directory"/*/*; do
       [ -d "$built" ] || continue
       found=1
       place=${built#"$directory"/}
-      echo "$name, ${place%%/*}, ${place#*/}: installed"
+      state=installed
+      [ -e "/lib/modules/${place%%/*}/updates/dkms/nvidia.ko" ] || state=built
+      echo "$name, ${place%%/*}, ${place#*/}: $state"
     done
     [ -n "$found" ] || echo "$name: added"
   done
@@ -76,7 +83,8 @@ autoinstall)
   for directory in "$tree"/*/*; do
     [ -d "$directory" ] || continue
     name=${directory#"$tree"/}
-    [ -d "$directory/$kernel" ] || build "${name%%/*}" "${name#*/}" "$kernel"
+    [ -e "/lib/modules/$kernel/updates/dkms/nvidia.ko" ] && [ -d "$directory/$kernel" ] ||
+      build "${name%%/*}" "${name#*/}" "$kernel"
   done ;;
 status) status ;;
 --version) echo "dkms-3.2.2 (STAND-IN for the metalserve lab)" ;;

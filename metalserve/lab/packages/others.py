@@ -91,12 +91,8 @@ def _cdi_scripts() -> dict[str, str]:
     }
 
 
-def other_packages(kernel_release: str) -> Iterator[Package]:
-    """What is not tied to a driver version.
-
-    Args:
-        kernel_release: `uname -r` of the machine, which lab hosts run on: its headers package is a stand-in too.
-    """
+def other_packages() -> Iterator[Package]:
+    """What is not tied to a driver version."""
     yield Package(
         "dkms",
         "3.2.2-1~metalserve1",
@@ -105,19 +101,7 @@ def other_packages(kernel_release: str) -> Iterator[Package]:
         files={
             "/usr/sbin/dkms": _script("dkms.sh"),
             "/usr/lib/dkms/common.postinst": _script("dkms-postinst.sh"),
-        },
-        arch_all=True,
-    )
-    yield Package(
-        f"linux-headers-{kernel_release}",
-        "1-1~metalserve1",
-        f"kernel headers of {kernel_release}; an empty directory that the stand-in dkms looks for",
-        files={f"/usr/src/linux-headers-{kernel_release}/STAND-IN": File("STAND-IN for the metalserve lab\n")},
-        scripts={
-            "postinst": f"mkdir -p /lib/modules/{kernel_release}\n"
-            f"ln -sfn /usr/src/linux-headers-{kernel_release} /lib/modules/{kernel_release}/build\n"
-            "if command -v dkms >/dev/null; then dkms autoinstall || true; fi\n",
-            "prerm": f"rm -f /lib/modules/{kernel_release}/build\n",
+            "/etc/kernel/postinst.d/dkms": _script("dkms-kernel.sh"),
         },
         arch_all=True,
     )

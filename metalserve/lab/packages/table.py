@@ -8,16 +8,18 @@ pins, upgrades and refuses: nothing here contains NVIDIA's software.
 from __future__ import annotations
 
 from metalserve.lab.packages.driver import DRIVERS, driver_packages, pinning_packages
+from metalserve.lab.packages.kernels import kernel_packages
 from metalserve.lab.packages.model import Package
 from metalserve.lab.packages.others import TOOLKITS, other_packages, toolkit_packages
 
 
-def all_packages(kernel_release: str) -> list[Package]:
-    """Every package of the lab's repository."""
+def all_packages(kernel_release: str, architecture: str = "amd64") -> list[Package]:
+    """Every package of the lab's repository, for a machine that runs this kernel."""
     found = [package for version in DRIVERS for package in driver_packages(version)]
     found += pinning_packages()
     found += [package for version in TOOLKITS for package in toolkit_packages(version)]
-    found += other_packages(kernel_release)
+    found += other_packages()
+    found += kernel_packages(kernel_release, architecture)
     return found
 
 

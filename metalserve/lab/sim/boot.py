@@ -9,7 +9,7 @@ import stat
 import subprocess
 import time
 
-from . import disks, effects, kmod, proc
+from . import disks, effects, grub, kmod, proc
 from .state import REBOOT_CURES, Lab
 
 TYPE_CHECKING = False
@@ -29,8 +29,10 @@ def main(lab: Lab, args: list[str], out: Out, err: Out) -> int:
     lab.write("state/boot/started.json", {"at": time.time()})
     lab.cure(REBOOT_CURES)
     profile = lab.profile
+    if lab.system == "/":
+        grub.prepare(lab)
     lab.log(
-        f"Linux version {os.uname().release} (the machine's kernel)",
+        f"Linux version {grub.kernel(lab)} (simulated; the machine's is {os.uname().release})",
         f"metalserve lab: simulated hardware, profile {profile['name']}: {profile['description']}",
     )
     for number, drive in enumerate(profile["nvme"]):

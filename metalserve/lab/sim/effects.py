@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from . import proc
+from . import decay, proc
 from .state import Lab
 from .view import LINKS_LOST, Gpu
 
@@ -199,4 +199,5 @@ EFFECTS = {
     "container-stuck": (_pause, _unpause),
     "disk-full": (_fill, _drain),
     "slow-disk": (_slow, _fast),
+    **decay.EFFECTS,
 }

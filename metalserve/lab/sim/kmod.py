@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from .grub import kernel
 from .proc import refresh
 from .state import Lab, alive
 from .view import gpus
@@ -39,9 +40,12 @@ def simulated(name: str) -> bool:
     return name.replace("-", "_") in NEEDS
 
 
-def module_file(lab: Lab, name: str) -> dict[str, str] | None:
-    """What the stand-in module on disk says about itself, or None when it was not built for the running kernel."""
-    path = lab.file(f"/lib/modules/{os.uname().release}/updates/dkms/{name.replace('_', '-')}.ko")
+def module_file(lab: Lab, name: str, release: str | None = None) -> dict[str, str] | None:
+    """What the stand-in module on disk says about itself, or None when it was not built for that kernel.
+
+    Without a release: for the running kernel.
+    """
+    path = lab.file(f"/lib/modules/{release or kernel(lab)}/updates/dkms/{name.replace('_', '-')}.ko")
     try:
         with open(path, encoding="utf-8") as stream:
             lines = stream.read().splitlines()
@@ -95,7 +99,7 @@ def _load(lab: Lab, name: str, err: Out) -> int:
         return 0
     if name == "nouveau":
         return _load_nouveau(lab, loaded, err)
-    release = os.uname().release
+    release = kernel(lab)
     on_disk = module_file(lab, name)
     if on_disk is None:
         err(f"modprobe: FATAL: Module {name.replace('_', '-')} not found in directory /lib/modules/{release}")
@@ -255,14 +259,14 @@ def lsmod(lab: Lab, out: Out, real: list[str]) -> int:
     return 0
 
 
-def modinfo(lab: Lab, names: list[str], field: str | None, out: Out, err: Out) -> int:
-    """`modinfo [-F FIELD] NAME...` for simulated modules."""
+def modinfo(lab: Lab, names: list[str], field: str | None, out: Out, err: Out, release: str | None = None) -> int:
+    """`modinfo [-F FIELD] [-k KERNEL] NAME...` for simulated modules."""
     status = 0
     for name in names:
         if name.replace("-", "_") == "nouveau":
             out("kernel/drivers/gpu/drm/nouveau/nouveau.ko" if field == "filename" else "")
             continue
-        found = module_file(lab, name)
+        found = module_file(lab, name, release)
         if found is None:
             err(f"modinfo: ERROR: Module {name} not found.")
             status = 1

@@ -68,19 +68,20 @@ def _rmmod(lab: Lab, args: list[str]) -> int:
 def _modinfo(lab: Lab, args: list[str]) -> int:
     from . import kmod
 
-    field, names, words = None, [], list(args)
+    field, release, names, words = None, None, [], list(args)
     while words:
         word = words.pop(0)
         if word in ("-F", "--field", "-k", "--set-version", "-b", "--basedir"):
             value = words.pop(0) if words else ""
             field = value if word in ("-F", "--field") else field
+            release = value if word == "-k" else release
         elif word in ("-n", "--filename"):
             field = "filename"
         elif not word.startswith("-"):
             names.append(word)
     if not any(kmod.simulated(name) for name in names):
         real("modinfo", args)
-    return kmod.modinfo(lab, names, field, _out, _err)
+    return kmod.modinfo(lab, names, field, _out, _err, release)
 
 
 def _lsmod(lab: Lab, args: list[str]) -> int:
@@ -137,9 +138,11 @@ def run(lab: Lab, tool: str, args: list[str]) -> int:
 
 
 def _own(lab: Lab, tool: str, args: list[str]) -> int:
-    """The lab's own commands: boot, watch, fault-apply, udevadm."""
-    from . import boot, disks, effects
+    """The lab's own commands: boot, watch, fault-apply, udevadm, update-grub."""
+    from . import boot, disks, effects, grub
 
+    if tool == "update-grub":
+        return grub.main(lab, args, _out, _err)
     if tool == "boot":
         return boot.main(lab, args, _out, _err)
     if tool == "watch":
