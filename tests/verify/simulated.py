@@ -14,6 +14,7 @@ from metalserve.hardware.section import Section
 from metalserve.lab.profiles import load_profile
 from metalserve.lab.sim import dmesg, effects, fabric, lspci, nvme, smi, sysfs
 from metalserve.lab.sim.state import Lab
+from metalserve.lab.sim.view import LATCH
 
 VERSION = "580.178.04"
 TOOLS = {"lspci": lspci, "nvme": nvme, "nvidia-smi": smi, "dmesg": dmesg, "nv-fabricmanager": fabric}
@@ -76,6 +77,7 @@ class SimulatedHost(Lab):
         self.installed: str | None = VERSION
         self.loaded: str | None = VERSION
         self.state = BARE_METAL
+        self.write(LATCH, {"version": VERSION, "gpus": list(range(len(self.profile["gpus"])))})
         self.running = {"fabricmanager": {"version": VERSION, "since": 0.0}, "persistenced": {"since": 0.0}}
 
     def stand_in(self, package: str) -> str | None:
