@@ -13,24 +13,24 @@ from metalserve.desired.model import Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import ObservedUnit
 from metalserve.hardware.parsers.text import ParseError
-from metalserve.hardware.parsers.unit_starts import parse_unit_starts, unit_starts_command
+from metalserve.hardware.parsers.unit_deaths import UnitDeaths, parse_unit_deaths, unit_deaths_command
 from metalserve.verify.finding import Finding
 
 UNIT = "nvidia-fabricmanager.service"
-SECTION = "fabric-manager-starts"
+SECTION = "fabric-manager-deaths"
 GUIDE = "Fabric Manager User Guide"
 
 WINDOW_MIN = 30
-"""Minutes in which restarts are counted (guessed: a manager that cannot live dies within one or two)."""
+"""Minutes in which deaths are counted (guessed: a manager that cannot live dies within one or two)."""
 
 SETTLED_S = 300.0
-"""Seconds after which a manager that was restarted often counts as settled (guessed: ten times what it takes to come
+"""Seconds after which a manager that died often counts as settled (guessed: ten times what it takes to come
 up on a board of eight): a warning from then on, no failure any more."""
 
 
 def watch() -> Watch:
     """What an observation must look at beside the unit itself."""
-    return Watch(units=(UNIT,), commands={SECTION: unit_starts_command(UNIT, WINDOW_MIN)})
+    return Watch(units=(UNIT,), commands={SECTION: unit_deaths_command(UNIT, WINDOW_MIN)})
 
 
 def alive(node: Node) -> Finding:
@@ -54,65 +54,61 @@ def alive(node: Node) -> Finding:
 
 
 def flapping(node: Node) -> Finding:
-    """Judge whether the service dies and comes back again and again, from the journal and systemd's own count."""
-    unit, now = node.observed.units.get(UNIT), _now(node)
-    limit = threshold("fabric-manager-restarts")
-    expected = f"fewer than {limit.value:g} restarts in {WINDOW_MIN} minutes"
+    """Judge whether the service dies and comes back again and again, from the journal and systemd's own count.
+
+    A stop or restart that somebody asked for, as an upgrade does, does not count.
+    """
+    unit, now = node.observed.units.get(UNIT), float(node.observed.facts.get("now", "0"))
+    limit = threshold("fabric-manager-deaths")
+    expected = f"fewer than {limit.value:g} deaths in {WINDOW_MIN} minutes"
     try:
-        starts: tuple[float, ...] | None = parse_unit_starts(node.observed.text(SECTION))
+        journal: UnitDeaths | None = parse_unit_deaths(node.observed.text(SECTION))
     except ParseError:
-        starts = None
-    counted, last = _restarts(unit, starts, now)
-    if counted is None:
+        journal = None
+    deaths, last = _deaths(unit, journal, now)
+    if deaths is None:
         return Finding(
             check="fabric-manager-flapping",
             status="inconclusive",
             subject=node.name,
             expected=expected,
-            observed="neither the journal nor systemd tells how often it was started",
+            observed="neither the journal nor systemd tells how often it died",
             impact="a manager that dies and comes back would not be seen",
             remedy="see that journald runs (`journalctl -b -n 1`)",
             source=GUIDE,
             evidence=_evidence(unit),
         )
-    bad = counted >= limit.value
+    bad = deaths >= limit.value
     settled = last is not None and now - last >= SETTLED_S
+    told = ", ".join(map(_time, journal.failed or journal.restarted)) if journal is not None else "not readable"
     return Finding(
         check="fabric-manager-flapping",
         status=("warn" if settled else "fail") if bad else "ok",
         subject=node.name,
         expected=expected,
-        observed=f"{counted} restart(s) in {WINDOW_MIN} minutes"
-        + (f", the last at {_time(last)}" if bad and last else ""),
-        impact="each time, programs that use several GPUs fail (CUDA error 802) and NVLinks are trained anew"
-        if bad
-        else "",
+        observed=f"died {deaths} time(s) in {WINDOW_MIN} minutes"
+        + (f", last seen at {_time(last)}" if bad and last else ""),
+        impact="each time programs that use several GPUs fail (CUDA error 802)" if bad else "",
         remedy=f"`journalctl -u {UNIT}` and /var/log/fabricmanager.log tell why it dies" if bad else "",
         source=limit.source,
-        evidence=f"{_evidence(unit)}; starts: {', '.join(map(_time, starts)) if starts else 'none in the journal'}",
+        evidence=f"{_evidence(unit)}; deaths in the journal: {told or 'none'}",
         threshold=limit,
     )
 
 
-def _restarts(
-    unit: ObservedUnit | None, starts: tuple[float, ...] | None, now: float
-) -> tuple[int | None, float | None]:
-    """Return the restarts in the window, None when nobody tells, and the time of the last start."""
-    last = max(
-        [*(starts or ()), *([unit.started] if unit is not None and unit.started is not None else [])], default=None
-    )
-    counts = []
-    if starts is not None:
-        # The first start of a window may be the first of the boot; it is no restart, and the limit leaves room for it.
-        counts.append(max(0, sum(now - start <= WINDOW_MIN * 60 for start in starts) - 1))
+def _deaths(unit: ObservedUnit | None, journal: UnitDeaths | None, now: float) -> tuple[int | None, float | None]:
+    """Return the deaths in the window (None: nobody tells), and when the manager was last seen to die or to start."""
+    counts, times = [], []
+    if journal is not None:
+        # One death has both: a failure, and the restart that systemd schedules where it is told to.
+        counts += [sum(now - at <= WINDOW_MIN * 60 for at in kind) for kind in (journal.failed, journal.restarted)]
+        times += [*journal.failed, *journal.restarted]
+    if unit is not None and unit.started is not None:
+        times.append(unit.started)
+    last = max(times, default=None)
     if unit is not None and unit.restarts is not None:
         counts.append(unit.restarts if last is not None and now - last <= WINDOW_MIN * 60 else 0)
     return (max(counts) if counts else None), last
-
-
-def _now(node: Node) -> float:
-    """Return the host's own time, with which its journal is to be compared."""
-    return float(node.observed.facts.get("now", "0"))
 
 
 def _time(at: float) -> str:

@@ -11,7 +11,7 @@ from metalserve.desired.diff import difference
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
 from metalserve.hardware.node import Gpu, NodeHardware
-from metalserve.hardware.parsers.unit_starts import READABLE
+from metalserve.hardware.parsers.unit_deaths import READABLE
 from metalserve.releases import Release, load_release
 from metalserve.verify.finding import worst
 from roles.fabric_manager import desired as role
@@ -23,16 +23,18 @@ VERSION = LTS.driver.version
 
 
 def hgx(**more: object) -> Node:
-    """Eight H100 with four NVSwitches, and a journal that tells of one start."""
-    sections = {liveness.SECTION: started(0), **more.pop("sections", {})}  # type: ignore[dict-item]
+    """Eight H100 with four NVSwitches, and a journal that tells of no death."""
+    sections = {liveness.SECTION: died(), **more.pop("sections", {})}  # type: ignore[dict-item]
     return make_node(switches=4, sections=sections, **more)  # type: ignore[arg-type]
 
 
-def started(*after_boot: float) -> str:
-    """What the journal tells of starts so many seconds after the boot."""
-    lines = [
-        f"{BOOTED + s:.6f} hgx systemd[1]: Started {role.UNIT} - NVIDIA fabric manager service." for s in after_boot
-    ]
+def died(*after_boot: float, restarted: bool = True) -> str:
+    """What the journal tells of deaths so many seconds after the boot, and of the restarts that systemd scheduled."""
+    lines = []
+    for number, s in enumerate(after_boot, start=1):
+        lines.append(f"{BOOTED + s:.6f} hgx systemd[1]: {role.UNIT}: Failed with result 'signal'.")
+        again = f"{role.UNIT}: Scheduled restart job, restart counter is at {number}."
+        lines += [f"{BOOTED + s + 1:.6f} hgx systemd[1]: {again}"] if restarted else []
     return "\n".join([READABLE, *lines]) + "\n"
 
 
@@ -140,32 +142,43 @@ def test_a_dead_manager_is_seen_although_the_fabric_stays_completed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("starts", "restarts", "now", "status", "words"),
+    ("deaths", "restarts", "now", "status", "words"),
     [
-        ((0,), 0, 1000, "ok", "0 restart(s)"),
-        ((0, 400, 600), 0, 1000, "ok", "2 restart(s)"),  # an upgrade and a repair
-        ((0, 400, 600, 900), 0, 1000, "fail", "3 restart(s) in 30 minutes, the last at"),
-        ((0, 400, 600, 900), 0, 1300, "warn", "3 restart(s)"),  # it has settled
-        ((0, 400, 600, 900), 0, 4000, "ok", "0 restart(s)"),  # long ago
-        ((0,), 7, 100, "fail", "7 restart(s)"),  # systemd's own count
-        ((0,), 7, 4000, "ok", "0 restart(s)"),
-        (None, 7, 100, "fail", "7 restart(s)"),  # no journal
-        (None, 0, 100, "ok", "0 restart(s)"),
+        ((), 0, 1000, "ok", "died 0 time(s)"),
+        ((400, 600), 0, 1000, "ok", "died 2 time(s)"),
+        ((400, 600, 900), 0, 1000, "fail", "died 3 time(s) in 30 minutes, last seen at"),
+        ((400, 600, 900), 0, 1300, "warn", "died 3 time(s)"),  # it has settled
+        ((400, 600, 900), 0, 4000, "ok", "died 0 time(s)"),  # long ago
+        ((), 7, 100, "fail", "died 7 time(s)"),  # systemd's own count
+        ((), 7, 4000, "ok", "died 0 time(s)"),
+        (None, 7, 100, "fail", "died 7 time(s)"),  # no journal
+        (None, 0, 100, "ok", "died 0 time(s)"),
         (None, None, 100, "inconclusive", "neither the journal nor systemd"),
     ],
 )
-def test_a_manager_that_comes_and_goes_is_told_apart_from_one_that_was_restarted(
-    starts: tuple[float, ...] | None, restarts: int | None, now: float, status: str, words: str
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_manager_that_comes_and_goes_is_found(
+    deaths: tuple[float, ...] | None, restarts: int | None, now: float, status: str, words: str, restarted: bool
 ) -> None:
-    last = BOOTED + (starts[-1] if starts else 0)
-    state = replace(unit(role.UNIT, started=last), restarts=restarts)
-    sections = {liveness.SECTION: started(*starts) if starts is not None else "No journal files were found.\n"}
-    node = with_hardware(hgx(units={role.UNIT: state}, sections=sections, facts={"now": str(BOOTED + now)}), fabric())
+    state = replace(unit(role.UNIT, started=BOOTED + (deaths[-1] + 2 if deaths else 0)), restarts=restarts)
+    said = died(*deaths, restarted=restarted) if deaths is not None else "No journal files were found.\n"
+    facts = {"now": str(BOOTED + now)}
+    node = with_hardware(hgx(units={role.UNIT: state}, sections={liveness.SECTION: said}, facts=facts), fabric())
     (found,) = [f for f in role.findings(node) if f.check == "fabric-manager-flapping"]
     assert (found.status, words in found.observed) == (status, True), found
     assert "NRestarts=" in found.evidence
     assert {f.check for f in role.findings(node) if f.failing} <= {"fabric-manager-flapping"}
     assert found.status == "ok" or (found.impact and found.remedy)
+
+
+def test_restarts_that_somebody_asked_for_are_no_deaths() -> None:
+    said = "".join(
+        f"{BOOTED + n:.6f} hgx systemd[1]: {role.UNIT}: Deactivated successfully.\n"
+        f"{BOOTED + n + 1:.6f} hgx systemd[1]: Started {role.UNIT} - NVIDIA fabric manager service.\n"
+        for n in range(100, 900, 100)
+    )
+    node = hgx(units={role.UNIT: unit(role.UNIT)}, sections={liveness.SECTION: f"{READABLE}\n{said}"})
+    assert liveness.flapping(with_hardware(node, fabric())).status == "ok"
 
 
 @pytest.mark.parametrize(

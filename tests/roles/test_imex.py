@@ -14,7 +14,7 @@ from metalserve.errors import MetalserveError
 from metalserve.hardware.node import Gpu, NodeHardware
 from metalserve.hardware.parsers.imex import parse_imex_status
 from metalserve.hardware.parsers.text import ParseError
-from metalserve.hardware.parsers.unit_starts import READABLE, parse_unit_starts
+from metalserve.hardware.parsers.unit_deaths import READABLE, parse_unit_deaths
 from metalserve.releases import load_release
 from metalserve.settings import HostSettings, SettingsError
 from roles.fabric_manager import desired as role
@@ -142,7 +142,7 @@ def test_status_is_read() -> None:
 
 @given(st.text(max_size=400))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    for parse in (parse_imex_status, parse_unit_starts):
+    for parse in (parse_imex_status, parse_unit_deaths):
         for given_text in (text, READABLE + "\n" + text):
             try:
                 parse(given_text)  # type: ignore[operator]
