@@ -61,7 +61,7 @@ done
 _UNITS = r"""
 ms_section units
 systemctl show --no-pager --timestamp=us+utc -p Id -p Names -p LoadState -p ActiveState -p SubState -p UnitFileState \
-  -p ExecMainStartTimestamp -p ActiveEnterTimestamp -p NeedDaemonReload -p Result {units} 2>/dev/null
+  -p ExecMainStartTimestamp -p ActiveEnterTimestamp -p NeedDaemonReload -p Result -p NRestarts {units} 2>/dev/null
 """
 
 _UNITS_OFFLINE = r"""

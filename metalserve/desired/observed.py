@@ -40,7 +40,12 @@ class ObservedFile:
 
 @dataclass(frozen=True, slots=True)
 class ObservedUnit:
-    """State of one systemd unit; `started` is seconds since the epoch of its last start (None: never)."""
+    """State of one systemd unit.
+
+    Attributes:
+        started: seconds since the epoch of its last start; None: never.
+        restarts: how often systemd itself has restarted it since somebody last started it; None when not told.
+    """
 
     name: str
     load: str
@@ -50,6 +55,7 @@ class ObservedUnit:
     started: float | None
     needs_reload: bool = False
     result: str = ""
+    restarts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +264,7 @@ def _units(text: str) -> dict[str, ObservedUnit]:
             or _started(pairs.get("ActiveEnterTimestamp", "")),
             needs_reload=pairs.get("NeedDaemonReload") == "yes",
             result=pairs.get("Result", ""),
+            restarts=int(restarts) if (restarts := pairs.get("NRestarts", "")).isdigit() else None,
         )
         for alias in {name, *pairs.get("Names", "").split()}:
             units[alias] = unit

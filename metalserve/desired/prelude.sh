@@ -58,15 +58,27 @@ ms_apt() {
   return "$ms_rc"
 }
 
+# ms_offers: standard input (`apt-cache madison PACKAGE`) becomes words: the versions, newest first, and where they are.
+# A version without an epoch has epoch 0; what comes from several repositories is named once.
+ms_offers() {
+  awk -F'|' 'NF >= 3 { gsub(/ /, "", $2); split($3, from, " "); if ($2 !~ /^[0-9]+:/) $2 = "0:" $2; print $2, from[1] }' |
+    sort -k1,1rV -k2,2 | awk '
+      !($1 in seen) { seen[$1] = 1; version = $1; sub(/^0:/, "", version); n++
+        if (n <= 12) versions = versions (n > 1 ? ", " : "") version }
+      !($2 in places) { places[$2] = 1; from = from (from == "" ? "" : ", ") $2 }
+      END { if (n > 12) versions = versions " and " n - 12 " older"; if (n) print versions " (in " from ")" }'
+}
+
 # ms_version PACKAGE WANTED: print the full version in the repositories that is WANTED or begins with it.
 ms_version() {
-  ms_all=$(apt-cache madison "$1" 2>/dev/null | awk -F'|' '{gsub(/ /,"",$2); print $2}')
-  for ms_v in $ms_all; do
+  ms_madison=$(apt-cache madison "$1" 2>/dev/null) || ms_madison=
+  for ms_v in $(printf '%s\n' "$ms_madison" | awk -F'|' '{gsub(/ /,"",$2); print $2}'); do
     ms_bare=${ms_v#*:}
     case "$ms_bare" in "$2"|"$2"-*|"$2"+*|"$2"~*) printf '%s\n' "$ms_v"; return 0 ;; esac
     [ "$ms_v" = "$2" ] && { printf '%s\n' "$ms_v"; return 0; }
   done
-  ms_fail "the host's repositories have no $1 $2; they have: $(printf '%s' "$ms_all" | tr '\n' ' ' | cut -c1-200) -> check the release and repositories.nvidia.url"
+  ms_has=$(printf '%s\n' "$ms_madison" | ms_offers)
+  ms_fail "the host's repositories have no $1 $2; they have: ${ms_has:-no version of it} -> check the release and repositories.nvidia.url"
 }
 
 # ms_missing PACKAGE...: after a failed installation, stop with the first package that no repository has.

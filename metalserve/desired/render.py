@@ -150,28 +150,52 @@ def _packages(changes: Iterable[Change]) -> list[str]:
         'if [ -n "$(dpkg --audit 2>/dev/null; ls -A /var/lib/dpkg/updates 2>/dev/null)" ]; then',
         "ms_step 'dpkg was left half-way: configure'; dpkg --configure -a || ms_apt -f install; fi",
     ]
+    words: list[str] = []
+    if install:
+        lines += [
+            f"ms_step {shlex.quote('package lists, for ' + ', '.join(p.name for p in install))}",
+            "ms_apt update || ms_fail 'apt-get update failed -> check the repositories and the network'",
+        ]
+        words, resolving = _resolved(install)
+        lines += resolving
     if remove:
         names = " ".join(shlex.quote(p.name) for p in remove)
         lines += [f"ms_step {shlex.quote('packages removed: ' + names)}", f"ms_apt purge {names}"]
     if install:
         lines += [
-            f"ms_step {shlex.quote('package lists, for ' + ', '.join(p.name for p in install))}",
-            "ms_apt update || ms_fail 'apt-get update failed -> check the repositories and the network'",
             f"ms_step {shlex.quote('packages ' + ' '.join(_words(p) for p in install))}",
-        ]
-        # Versions are resolved one by one first, so that a missing one is told before anything is installed.
-        words = []
-        for i, package in enumerate(install):
-            if package.version is None:
-                words.append(shlex.quote(package.name))
-            else:
-                lines.append(f"ms_v{i}=$(ms_version {shlex.quote(package.name)} {shlex.quote(package.version)})")
-                words.append(f'{shlex.quote(package.name)}="$ms_v{i}"')
-        lines.append(
             f"ms_apt install --allow-downgrades --allow-change-held-packages {' '.join(words)} || "
-            f"{{ ms_missing {' '.join(shlex.quote(p.name) for p in install)}; ms_fail 'apt-get install failed'; }}"
-        )
+            f"{{ ms_missing {' '.join(shlex.quote(p.name) for p in install)}; ms_fail 'apt-get install failed'; }}",
+        ]
     return lines
+
+
+def _resolved(install: Sequence[Package]) -> tuple[list[str], list[str]]:
+    """Return apt's words for `install`, and the lines that find their versions.
+
+    Versions are found one by one, so that all that are missing are told before anything is removed or installed.
+    """
+    words, lines = [], ["ms_absent='' ms_told='' ms_lacking=0"]
+    for i, package in enumerate(install):
+        name = shlex.quote(package.name)
+        if package.version is None:
+            words.append(name)
+            continue
+        words.append(f'{name}="$ms_v{i}"')
+        lines.append(
+            f"ms_v{i}=$(ms_version {name} {shlex.quote(package.version)} 2>&1) || "
+            f'{{ echo "$ms_v{i}"; ms_told=$ms_v{i}; ms_lacking=$((ms_lacking + 1)); '
+            f'ms_absent="${{ms_absent:+$ms_absent, }}"{shlex.quote(f"{package.name} {package.version}")}; }}'
+        )
+    if len(lines) == 1:
+        return words, []
+    lines += [
+        f"[ $ms_lacking -eq 0 ] || ms_step {shlex.quote('packages ' + ' '.join(_words(p) for p in install))}",
+        '[ $ms_lacking -ne 1 ] || ms_fail "$ms_told"',
+        "[ $ms_lacking -eq 0 ] || ms_fail \"the host's repositories lack $ms_lacking packages of the release: "
+        '$ms_absent (what they have stands above) -> check the release and repositories.nvidia.url"',
+    ]
+    return words, lines
 
 
 def _words(package: Package) -> str:

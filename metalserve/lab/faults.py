@@ -56,7 +56,13 @@ KINDS: dict[str, Kind] = {
         gpu=True, needs="gpu",
     ),
     "fabric-manager-dead": Kind(
-        "nv-fabricmanager is killed and does not start while the fault lasts: Fabric State In Progress",
+        "nv-fabricmanager is killed and does not start while the fault lasts: Fabric State stays Completed (it is "
+        "latched) until a GPU reset, a reboot or a new driver, and is In Progress from then on",
+        needs="manager",
+    ),
+    "fabric-manager-flapping": Kind(
+        "nv-fabricmanager dies every few seconds and is brought back by systemd: NRestarts and the journal count it, "
+        "Fabric State stays Completed",
         needs="manager",
     ),
     "pcie-downgraded": Kind(

@@ -1,8 +1,8 @@
-"""Releases: pinned sets of versions, and whether they fit together."""
+"""Releases: pinned sets of versions, whether they fit together, and what a change of release means."""
 
 from __future__ import annotations
 
-from metalserve.releases.check import check_release, release_warnings
+from metalserve.releases.check import Broken, Verdict, check_release, judge_release, release_warnings
 from metalserve.releases.model import (
     Release,
     ReleaseError,
@@ -14,9 +14,12 @@ from metalserve.releases.model import (
 )
 
 __all__ = [
+    "Broken",
     "Release",
     "ReleaseError",
+    "Verdict",
     "check_release",
+    "judge_release",
     "load_release",
     "no_such_release",
     "read_release",

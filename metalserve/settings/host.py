@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from metalserve.settings.common import Section, problem
+from metalserve.settings.fabric import FabricSettings
 from metalserve.settings.machine import (
     ContainerSettings,
     CudaSettings,
@@ -32,6 +33,7 @@ class HostSettings(Section):
     driver: DriverSettings = Field(default_factory=DriverSettings, description="NVIDIA driver")
     cuda: CudaSettings = Field(default_factory=CudaSettings, description="CUDA on the host")
     container: ContainerSettings = Field(default_factory=ContainerSettings, description="Docker and its GPU access")
+    fabric: FabricSettings = Field(default_factory=FabricSettings, description="NVLink fabric across hosts")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="file system of the models")
     model: ModelSettings | None = Field(None, description="model to serve; None brings the host up without serving")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="vLLM engine")

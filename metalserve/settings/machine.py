@@ -108,6 +108,11 @@ class ContainerSettings(Section):
         description="how containers get GPUs: CDI devices or the nvidia runtime; 'auto' takes CDI where it works",
     )
     data_root: AbsolutePath = Field("/var/lib/docker", description="directory of images and containers")
+    live_restore: bool = Field(
+        True,
+        description="containers go on while Docker restarts (not engines: their units end with it); "
+        "must be off in a swarm",
+    )
     log_max_size: str = Field("50m", description="size at which a container's log is rotated, k, m or g")
     log_max_files: Positive = Field(5, description="logs kept of each container")
 

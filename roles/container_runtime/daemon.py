@@ -45,7 +45,7 @@ def wanted(current: dict[str, Any], settings: ContainerSettings, access: GpuAcce
         access: how containers get GPUs.
     """
     ours: dict[str, Any] = {
-        "live-restore": True,  # containers outlive a restart of the daemon, and so does the engine
+        "live-restore": settings.live_restore,  # containers outlive a restart of the daemon
         "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}},
     }
     if settings.data_root != DEFAULT_DATA_ROOT or "data-root" in current:

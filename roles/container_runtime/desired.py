@@ -19,6 +19,7 @@ from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
 from roles.base.desired import check_host
 from roles.container_runtime.daemon import DAEMON_JSON, merge, parse, wanted
+from roles.container_runtime.taking import RELOADED, take
 
 MANAGED_BY = "# Written by metalserve (roles/container_runtime); changes here are undone by its next run.\n"
 TOOLKIT_PACKAGES = (
@@ -52,7 +53,7 @@ ms_said=$(nvidia-ctk cdi generate --output={CDI_SPEC} 2>&1) || {{ printf '%s\\n'
 def watch(settings: HostSettings, release: Release) -> Watch:
     """What an observation must look at for this role."""
     return Watch(
-        paths=(DAEMON_JSON, *OLD_LISTS, *(f(n) for n in SOURCES for f in (source_path, key_path))),
+        paths=(DAEMON_JSON, RELOADED, *OLD_LISTS, *(f(n) for n in SOURCES for f in (source_path, key_path))),
         units=("docker.service", REFRESH_PATH, REFRESH_SERVICE),
         commands={
             _SECTION_DAEMON: f"cat {DAEMON_JSON}",
@@ -121,17 +122,25 @@ def configure(node: Node) -> Desired:
     """daemon.json with our settings merged in, and the daemon running with it.
 
     Raises:
-        MetalserveError: daemon.json is broken; it is left as it is.
+        MetalserveError: daemon.json is broken (it is left as it is), or live-restore is asked of a swarm's daemon.
     """
-    current = _current(node)
+    current, info = _current(node), docker_info(node.observed)
     merged = merge(current, wanted(current, node.settings.container, access(node)))
-    files: tuple[File, ...] = ()
+    swarm = (info.get("Swarm") or {}).get("LocalNodeState") in ("active", "pending", "locked")
+    if swarm and merged.get("live-restore"):
+        raise MetalserveError(
+            "this Docker is part of a swarm, and no daemon with live-restore starts in one",
+            where=DAEMON_JSON,
+            remedy="leave the swarm (`docker swarm leave`), or set container.live_restore to false",
+        )
+    file: File | None = None
     if merged != current or DAEMON_JSON not in node.observed.files:
         found = node.observed.files.get(DAEMON_JSON)
         # It may hold the operator's proxy password: keep its mode, show nothing of it.
         content = json.dumps(merged, indent=2, sort_keys=True) + "\n"
-        files = (File(DAEMON_JSON, content, mode=found.mode if found else "0644", secret=True),)
-    return Desired(files=files, units=(Unit("docker.service", restart_on=(DAEMON_JSON,)),))
+        file = File(DAEMON_JSON, content, mode=found.mode if found else "0644", secret=True)
+    changed = frozenset(key for key in {*merged, *current} if merged.get(key) != current.get(key))
+    return take(node, file, changed, info, live_restore=bool(merged.get("live-restore")))
 
 
 def _current(node: Node) -> dict[str, Any]:
@@ -166,6 +175,9 @@ def cdi_problem(node: Node) -> str:
     missing = sorted({g.index for g in node.hardware.gpus} - listed)
     if missing:
         return f"lacks GPU {', '.join(map(str, missing))}"
+    gone = sorted(listed - {g.index for g in node.hardware.gpus})
+    if gone and node.hardware.gpus:
+        return f"names GPU {', '.join(map(str, gone))}, which is not there"
     versions = set(re.findall(r"\.so\.(\d+\.\d[\d.]*)", text))
     driver = node.hardware.driver_version
     if driver is not None and versions and versions != {driver}:

@@ -237,8 +237,8 @@ class TestPackages:
         done = run_script(script, shell, tmp_path / "run")
         assert done.rc == 0, done.out
         calls = log.read_text().splitlines()
-        assert [c.split()[-2:] for c in calls[:1]] == [["purge", "old"]]
-        assert calls[1].endswith(" update")
+        assert calls[0].endswith(" update")
+        assert calls[1].split()[-2:] == ["purge", "old"]
         assert calls[2].endswith("driver=2:580.178.04-1 plain")
         assert len(calls) == 3  # one transaction, whatever the number of packages
 
@@ -249,13 +249,55 @@ class TestPackages:
         tools, log = tmp_path / "tools", tmp_path / "log"
         tool(tools, "dpkg", "exit 0")
         tool(tools, "apt-get", f'echo "$*" >>{log}')
-        tool(tools, "apt-cache", 'echo " driver | 580.95.05-1 | x"; echo " driver | 570.1-1 | x"')
-        script = with_tools(render(changes(Desired(packages=(Package("driver", "580.178.04"),)))), tools)
-        done = run_script(script, shell, tmp_path / "run")
+        tool(
+            tools,
+            "apt-cache",
+            """for v in 570.1-1 580.95.05-1 580.178.03-1~rc1 580.178.03-1; do
+echo " driver | $v | http://mirror.invalid/nvidia/debian12 ./ Packages"; done
+echo " driver | 580.95.05-1 | http://other.invalid stable/main amd64 Packages"
+""",
+        )
+        wish = Desired(packages=(Package("driver", "580.178.04"),))
+        removed = Change(Package("old", present=False), "package old: 1 -> removed")
+        done = run_script(with_tools(render([*changes(wish), removed]), tools), shell, tmp_path / "run")
         assert done.rc == 1
-        last = done.out.splitlines()[-1]
-        assert last.startswith("the host's repositories have no driver 580.178.04; they have: 580.95.05-1 570.1-1")
+        assert done.steps[-1] == "packages driver=580.178.04"
+        assert done.out.splitlines()[-1] == (
+            "the host's repositories have no driver 580.178.04; they have: 580.178.03-1, 580.178.03-1~rc1, "
+            "580.95.05-1, 570.1-1 (in http://mirror.invalid/nvidia/debian12, http://other.invalid) "
+            "-> check the release and repositories.nvidia.url"
+        )
+        assert [line.split()[-1] for line in log.read_text().splitlines()] == ["update"], "nothing else was done"
+
+    @shells
+    def test_all_versions_that_are_missing_are_told(self, shell: str, tmp_path: Path) -> None:
+        tools, log = tmp_path / "tools", tmp_path / "log"
+        tool(tools, "dpkg", "exit 0")
+        tool(tools, "apt-get", f'echo "$*" >>{log}')
+        tool(
+            tools,
+            "apt-cache",
+            '[ "$2" = gone ] || for v in 1.10 1.9 1:1.2; do echo " $2 | $v | http://x ./ Packages"; done',
+        )
+        wish = Desired(packages=(Package("gone", "3"), Package("driver", "2"), Package("here", "1.9"), Package("any")))
+        done = run_script(with_tools(render(changes(wish)), tools), shell, tmp_path / "run")
+        assert done.rc == 1
+        assert "the host's repositories have no gone 3; they have: no version of it -> check" in done.out
+        assert (
+            "the host's repositories have no driver 2; they have: 1:1.2, 1.10, 1.9 (in http://x) -> check" in done.out
+        )
+        assert done.out.splitlines()[-1] == (
+            "the host's repositories lack 2 packages of the release: gone 3, driver 2 (what they have stands above) "
+            "-> check the release and repositories.nvidia.url"
+        )
         assert "install" not in log.read_text()
+
+    @shells
+    def test_a_long_list_of_versions_is_cut(self, shell: str, tmp_path: Path) -> None:
+        offers = function_call('for n in $(seq 20); do echo " p | 1.$n | http://x ./ Packages"; done | ms_offers')
+        done = run_script(offers, shell, tmp_path / "run")
+        assert done.out.strip() == f"{', '.join(f'1.{n}' for n in range(20, 8, -1))} and 8 older (in http://x)"
+        assert run_script(function_call("printf '\\nN: nothing\\n' | ms_offers"), shell, tmp_path / "run").out == ""
 
     @shells
     def test_a_lock_of_another_process_is_waited_for(self, shell: str, tmp_path: Path) -> None:

@@ -80,7 +80,14 @@ def test_fabric_needs_its_manager_of_the_same_version(machine: Make) -> None:
     assert set(host.run(state)[1].split("\n")) == {"Completed", ""}
     assert host.run("rmmod nvidia")[1] == "rmmod: ERROR: Module nvidia is in use\n"
     host.stop()
-    assert set(host.run(state)[1].split("\n")) == {"In Progress", ""}
+    assert set(host.run(state)[1].split("\n")) == {"Completed", ""}, "latched: it outlives its manager"
+    host.run("nvidia-smi --gpu-reset -i 2")
+    assert host.run(state)[1].split("\n")[:4] == ["Completed", "Completed", "In Progress", "Completed"]
+    assert host.start_fabric_manager() == (0, "")
+    assert set(host.run(state)[1].split("\n")) == {"Completed", ""}
+    host.stop()
+    assert host.run("rmmod nvidia")[0] == 0 and host.run("modprobe nvidia")[0] == 0
+    assert set(host.run(state)[1].split("\n")) == {"In Progress", ""}, "a newly loaded driver knows of no fabric"
 
 
 def test_fabric_manager_has_nothing_to_do_without_switches(machine: Make) -> None:

@@ -20,7 +20,8 @@ from metalserve.settings import ContainerSettings
 from metalserve.verify.finding import worst
 from roles.container_runtime import desired as role
 from roles.container_runtime.daemon import DAEMON_JSON, merge, parse, wanted
-from tests.roles.helpers import after, changes, make_node, unit, with_hardware
+from roles.container_runtime.taking import RELOADED
+from tests.roles.helpers import BOOTED, a_file, after, changes, make_node, unit, with_hardware
 
 TOOLKIT = dict.fromkeys(role.TOOLKIT_PACKAGES, "1.20.0-1")
 OLD_DOCKER = {"docker.io": "20.10.24+dfsg1-1+deb12u1", **TOOLKIT}
@@ -175,6 +176,96 @@ def test_docker_too_old_for_the_release_is_refused() -> None:
         role.configure(host({"docker.io": "19.03.15-1", **TOOLKIT}))
 
 
+def running(daemon: dict[str, Any], *, live_restore: bool = True, **more: Any) -> Node:
+    """A host whose Docker runs with `daemon`; its settings say what is to change."""
+    told = {"docker-info": info(LiveRestoreEnabled=live_restore), **more.pop("sections", {})}
+    units = {"docker.service": unit("docker.service")}
+    return host(OLD_DOCKER, json.dumps(daemon), units=units, sections=told, **more)
+
+
+def settled(**container: Any) -> dict[str, Any]:
+    """daemon.json as it stands after a run with these settings."""
+    return wanted({}, ContainerSettings(**container), "runtime")
+
+
+def after_run(node: Node, wish: Desired, *, reloaded: bool) -> Node:
+    """The host after `wish` came true; a reload leaves its stamp and no newer start."""
+    done = after(node, wish, sections={"docker-daemon-json": json.dumps(daemon_of(wish))})
+    files = dict(done.observed.files)
+    if reloaded:
+        files[RELOADED] = a_file(RELOADED, mtime=files[DAEMON_JSON].mtime + 1)
+    return done.with_observation(replace(done.observed, files=files))
+
+
+@pytest.mark.parametrize(
+    "before", [{k: v for k, v in settled().items() if k != "runtimes"}, settled(live_restore=False)]
+)
+def test_what_docker_can_take_by_a_reload_restarts_nothing(before: dict[str, Any]) -> None:
+    node = running(before, live_restore=bool(before["live-restore"]))
+    wish = role.configure(node)
+    told = changes(wish, node)
+    assert len(told) == 2 and told[0].startswith("file ") and told[1].startswith("reload Docker (")
+    assert "systemctl reload docker.service" in wish.actions[0].script and RELOADED in wish.actions[0].script
+    done = after_run(node, wish, reloaded=True)
+    assert changes(role.configure(done), done) == []
+    # A run that died before the reload leaves a file that nobody took: that is made good by a restart.
+    died = after_run(node, wish, reloaded=False)
+    assert changes(role.configure(died), died) == ["unit docker.service: enabled/active -> restart"]
+
+
+def test_a_start_after_a_reload_counts_for_itself() -> None:
+    daemon = settled()
+    node = running(daemon)
+    files = {DAEMON_JSON: a_file(DAEMON_JSON, mtime=BOOTED + 60), RELOADED: a_file(RELOADED, mtime=BOOTED - 5)}
+    node = node.with_observation(replace(node.observed, files=files))
+    assert changes(role.configure(node), node) == ["unit docker.service: enabled/active -> restart"], "an older stamp"
+
+
+def test_a_restart_that_is_needed_keeps_containers_alive() -> None:
+    """Log options need a restart; the daemon that goes down must know live-restore already."""
+    before = {**settled(log_max_size="10m"), "live-restore": False}
+    node = running(before, live_restore=False)
+    assert changes(role.configure(node), node) == [
+        f"file {DAEMON_JSON}: content",
+        "let Docker keep its containers over the restart",
+        "unit docker.service: enabled/active -> restart",
+    ]
+    assert "touch" not in role.configure(node).actions[0].script
+    on = running(settled(log_max_size="10m"))
+    assert changes(role.configure(on), on)[1:] == ["unit docker.service: enabled/active -> restart"]
+    off = running(
+        settled(log_max_size="10m", live_restore=False),
+        live_restore=False,
+        settings={"container": {"live_restore": False}},
+    )
+    assert changes(role.configure(off), off)[1:] == ["unit docker.service: enabled/active -> restart"]
+
+
+def test_live_restore_is_a_setting() -> None:
+    assert settled()["live-restore"] is True
+    node = running(settled(), settings={"container": {"live_restore": False}})
+    assert daemon_of(role.configure(node))["live-restore"] is False
+    assert changes(role.configure(node), node)[1] == "reload Docker (live-restore) (containers go on)"
+
+
+def test_a_docker_that_does_not_run_is_started_not_reloaded() -> None:
+    node = host(
+        OLD_DOCKER, json.dumps(settled(live_restore=False)), units={"docker.service": unit("d", active="failed")}
+    )
+    assert changes(role.configure(node), node)[1:] == ["unit docker.service: enabled/failed -> start"]
+
+
+def test_a_swarm_is_refused_before_its_daemon_cannot_start_any_more() -> None:
+    swarm = {"docker-info": info(Swarm={"LocalNodeState": "active"})}
+    with pytest.raises(MetalserveError, match="part of a swarm") as error:
+        role.configure(running(settled(live_restore=False), sections=swarm))
+    assert "container.live_restore" in (error.value.remedy or "")
+    off = running(
+        settled(live_restore=False), sections=swarm, settings={"container": {"live_restore": False}}, live_restore=False
+    )
+    assert changes(role.configure(off), off) == []
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -204,6 +295,7 @@ def test_merging_loses_nothing_and_settles_at_once(current: dict[str, Any], cdi:
         (SPEC, ""),
         (SPEC.replace("580.178.04", "570.211.01"), "of driver 570.211.01"),
         ("name: 0\nname: 1\n", ""),
+        (SPEC + 'name: "7"\n', "names GPU 7, which is not there"),
     ],
 )
 def test_the_cdi_specification_is_renewed_when_it_does_not_fit(spec: str, words: str) -> None:

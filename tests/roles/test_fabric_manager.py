@@ -11,9 +11,11 @@ from metalserve.desired.diff import difference
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
 from metalserve.hardware.node import Gpu, NodeHardware
+from metalserve.hardware.parsers.unit_deaths import READABLE
 from metalserve.releases import Release, load_release
 from metalserve.verify.finding import worst
 from roles.fabric_manager import desired as role
+from roles.fabric_manager import liveness
 from tests.roles.helpers import BOOTED, a_file, after, changes, make_node, no_unit, unit, with_hardware
 
 LTS = load_release("2026.11-lts")
@@ -21,8 +23,23 @@ VERSION = LTS.driver.version
 
 
 def hgx(**more: object) -> Node:
-    """Eight H100 with four NVSwitches."""
-    return make_node(switches=4, **more)  # type: ignore[arg-type]
+    """Eight H100 with four NVSwitches, and a journal that tells of no death."""
+    sections = {liveness.SECTION: died(), **more.pop("sections", {})}  # type: ignore[dict-item]
+    return make_node(switches=4, sections=sections, **more)  # type: ignore[arg-type]
+
+
+def died(*after_boot: float, restarted: bool = True) -> str:
+    """What the journal tells of deaths so many seconds after the boot, and of the restarts that systemd scheduled."""
+    lines = []
+    for number, s in enumerate(after_boot, start=1):
+        lines.append(f"{BOOTED + s:.6f} hgx systemd[1]: {role.UNIT}: Failed with result 'signal'.")
+        again = f"{role.UNIT}: Scheduled restart job, restart counter is at {number}."
+        lines += [f"{BOOTED + s + 1:.6f} hgx systemd[1]: {again}"] if restarted else []
+    return "\n".join([READABLE, *lines]) + "\n"
+
+
+def nvlink5(hardware: NodeHardware) -> NodeHardware:
+    return replace(hardware, needs_fabric_manager=True, needs_nvlsm=True)
 
 
 def test_hosts_without_switches_are_left_alone_even_with_the_package() -> None:
@@ -58,11 +75,32 @@ def test_another_version_is_replaced_and_the_service_started_anew() -> None:
 
 
 def test_nvlink5_boards_get_the_subnet_manager_and_its_modules() -> None:
-    node = make_node(gpus=("2901",) * 8, hardware=lambda h: replace(h, needs_fabric_manager=True, needs_nvlsm=True))
+    node = make_node(gpus=("2901",) * 8, hardware=nvlink5)
     told = changes(role.install(node) + role.activate(node), node)
     assert "package nvlsm: absent -> installed" in told
     assert "module ib_umad: not loaded -> loaded" in told
     assert f"file {role.LOAD_AT_BOOT}: absent -> written" in told
+    assert told.index("module ib_umad: not loaded -> loaded") < told.index(f"unit {role.UNIT}: absent -> enable, start")
+    done = with_hardware(after(node, role.install(node) + role.activate(node)), nvlink5)
+    assert changes(role.install(done) + role.activate(done), done) == []
+
+
+def test_nvlink5_services_start_after_their_modules_at_every_boot() -> None:
+    node = make_node(gpus=("2901",) * 8, hardware=nvlink5)
+    files = {file.path: file.content or "" for file in role.install(node).files}
+    assert files[role.LOAD_AT_BOOT].splitlines()[1:] == ["ib_umad", "mlx5_core"]
+    assert role.ORDER == "/etc/systemd/system/nvidia-fabricmanager.service.d/metalserve-nvlink5.conf"
+    assert "After=systemd-modules-load.service openibd.service" in files[role.ORDER]
+    assert role.install(hgx()).files == (), "boards before NVLink5 need neither"
+
+
+def test_a_missing_module_of_nvlink5_fails_the_host() -> None:
+    def lacking(hardware: NodeHardware) -> NodeHardware:
+        return replace(nvlink5(fabric()(hardware)), loaded_modules=("nvidia", "mlx5_core"))
+
+    node = with_hardware(hgx(units={role.UNIT: unit(role.UNIT)}), lacking)
+    (failed,) = [f for f in role.findings(node) if f.failing]
+    assert (failed.check, failed.observed) == ("fabric-modules", "ib_umad not loaded")
 
 
 def test_a_release_with_another_fabric_manager_is_refused() -> None:
@@ -97,8 +135,50 @@ def test_proof_of_a_complete_fabric() -> None:
 def test_a_dead_manager_is_seen_although_the_fabric_stays_completed() -> None:
     for state in (unit(role.UNIT, active="failed"), no_unit(role.UNIT)):
         node = with_hardware(hgx(units={role.UNIT: state}), fabric())
-        failed = [f.check for f in role.findings(node) if f.status == "fail"]
-        assert failed == ["fabric-manager-alive"]
+        failed = [f for f in role.findings(node) if f.status == "fail"]
+        assert [f.check for f in failed] == ["fabric-manager-alive"]
+        assert "while the fabric's state is still Completed" in failed[0].observed
+        assert "systemctl show nvidia-fabricmanager.service: ActiveState=" in failed[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("deaths", "restarts", "now", "status", "words"),
+    [
+        ((), 0, 1000, "ok", "died 0 time(s)"),
+        ((400, 600), 0, 1000, "ok", "died 2 time(s)"),
+        ((400, 600, 900), 0, 1000, "fail", "died 3 time(s) in 30 minutes, last seen at"),
+        ((400, 600, 900), 0, 1300, "warn", "died 3 time(s)"),  # it has settled
+        ((400, 600, 900), 0, 4000, "ok", "died 0 time(s)"),  # long ago
+        ((), 7, 100, "fail", "died 7 time(s)"),  # systemd's own count
+        ((), 7, 4000, "ok", "died 0 time(s)"),
+        (None, 7, 100, "fail", "died 7 time(s)"),  # no journal
+        (None, 0, 100, "ok", "died 0 time(s)"),
+        (None, None, 100, "inconclusive", "neither the journal nor systemd"),
+    ],
+)
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_manager_that_comes_and_goes_is_found(
+    deaths: tuple[float, ...] | None, restarts: int | None, now: float, status: str, words: str, restarted: bool
+) -> None:
+    state = replace(unit(role.UNIT, started=BOOTED + (deaths[-1] + 2 if deaths else 0)), restarts=restarts)
+    said = died(*deaths, restarted=restarted) if deaths is not None else "No journal files were found.\n"
+    facts = {"now": str(BOOTED + now)}
+    node = with_hardware(hgx(units={role.UNIT: state}, sections={liveness.SECTION: said}, facts=facts), fabric())
+    (found,) = [f for f in role.findings(node) if f.check == "fabric-manager-flapping"]
+    assert (found.status, words in found.observed) == (status, True), found
+    assert "NRestarts=" in found.evidence
+    assert {f.check for f in role.findings(node) if f.failing} <= {"fabric-manager-flapping"}
+    assert found.status == "ok" or (found.impact and found.remedy)
+
+
+def test_restarts_that_somebody_asked_for_are_no_deaths() -> None:
+    said = "".join(
+        f"{BOOTED + n:.6f} hgx systemd[1]: {role.UNIT}: Deactivated successfully.\n"
+        f"{BOOTED + n + 1:.6f} hgx systemd[1]: Started {role.UNIT} - NVIDIA fabric manager service.\n"
+        for n in range(100, 900, 100)
+    )
+    node = hgx(units={role.UNIT: unit(role.UNIT)}, sections={liveness.SECTION: f"{READABLE}\n{said}"})
+    assert liveness.flapping(with_hardware(node, fabric())).status == "ok"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from metalserve.hardware.section import Section
 from metalserve.lab.profiles import load_profile
 from metalserve.lab.sim import dmesg, effects, fabric, lspci, nvme, smi, sysfs
 from metalserve.lab.sim.state import Lab
+from metalserve.lab.sim.view import LATCH
 
 VERSION = "580.178.04"
 TOOLS = {"lspci": lspci, "nvme": nvme, "nvidia-smi": smi, "dmesg": dmesg, "nv-fabricmanager": fabric}
@@ -72,10 +73,12 @@ class SimulatedHost(Lab):
 
     def __init__(self, directory: Path, profile: str) -> None:
         super().__init__(str(directory), str(directory / "system"))
-        (directory / "profile.json").write_text(json.dumps(load_profile(profile)))
+        described = load_profile(profile)
+        (directory / "profile.json").write_text(json.dumps(described))
         self.installed: str | None = VERSION
         self.loaded: str | None = VERSION
         self.state = BARE_METAL
+        self.write(LATCH, {"version": VERSION, "gpus": list(range(len(described["gpus"])))})
         self.running = {"fabricmanager": {"version": VERSION, "since": 0.0}, "persistenced": {"since": 0.0}}
 
     def stand_in(self, package: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 
 from . import decay, proc
 from .state import Lab
@@ -103,6 +104,31 @@ def _kill_manager(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
     return {"done": "killed"}
 
 
+DROP_IN = "/run/systemd/system/nvidia-fabricmanager.service.d/metalserve-lab-flapping.conf"
+FLAP_S = 3.0
+"""Seconds that fabric manager lives before it dies again; slow enough for systemd not to give up on it."""
+
+
+def _flap(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
+    """Kill fabric manager again and again; systemd, told so by a drop-in, brings it back each time."""
+    if before is None:
+        os.makedirs(os.path.dirname(DROP_IN), exist_ok=True)
+        with open(DROP_IN, "w", encoding="utf-8") as stream:
+            stream.write("[Service]\nRestart=always\nRestartSec=1\n")
+        _quiet("systemctl", "daemon-reload")
+    kills = int((before or {}).get("kills", 0))
+    running = lab.daemon("fabricmanager")
+    if running is not None and time.time() - float(running["since"]) >= FLAP_S:
+        kills += _kill_manager(lab, fault, None) == {"done": "killed"}
+    return {"kills": kills}
+
+
+def _unflap(applied: Any) -> None:
+    if os.path.exists(DROP_IN):
+        os.unlink(DROP_IN)
+        _quiet("systemctl", "daemon-reload")
+
+
 def _pause(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
     """Freeze the engine's containers with `docker pause`: they keep their ports and answer nothing."""
     running = _quiet("docker", "ps", "--filter", "status=running", "--format", "{{.ID}} {{.Image}} {{.Names}}")
@@ -196,6 +222,7 @@ def _nothing(_: Any) -> None:
 
 EFFECTS = {
     "fabric-manager-dead": (_kill_manager, _nothing),
+    "fabric-manager-flapping": (_flap, _unflap),
     "container-stuck": (_pause, _unpause),
     "disk-full": (_fill, _drain),
     "slow-disk": (_slow, _fast),

@@ -6,6 +6,7 @@ import os
 import time
 
 from .state import Lab
+from .view import LATCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def start(lab: Lab, args: list[str], out: Out, err: Out) -> int:
         "/usr/bin/nv-fabricmanager",
         {"version": version(lab), "since": time.time()},
     )
+    lab.write(LATCH, {"version": version(lab), "gpus": list(range(len(lab.profile["gpus"])))})
     with open(lab.file(PID_FILE), "w", encoding="utf-8") as stream:
         stream.write(f"{pid}\n")
     out(f"Starting NVIDIA Fabric Manager {version(lab)} (simulated in the metalserve lab)")

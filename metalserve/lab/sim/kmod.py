@@ -7,7 +7,7 @@ import os
 from .grub import kernel
 from .proc import refresh
 from .state import Lab, alive
-from .view import gpus
+from .view import forget_fabric, gpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def unload(lab: Lab, names: list[str], err: Out, tool: str = "rmmod") -> int:
                 del loaded[name]
                 lab.set_modules(loaded)
                 if name == "nvidia":
+                    forget_fabric(lab)
                     lab.log("nvidia-nvlink: Unregistered Nvlink Core, major device number 510")
                 continue
             err(f"{tool}: ERROR: Module {name} {refusal}")

@@ -8,7 +8,7 @@ import time
 
 from . import smi_q, smi_query, smi_topo
 from .state import Lab, cuda_version
-from .view import Gpu, gpus
+from .view import Gpu, forget_fabric, gpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def _reset(lab: Lab, chosen: list[Gpu], out: Out) -> int:
         return 19
     for gpu in chosen:
         lab.cure(("remap-pending",), gpu.position, sticky_too=True)
+        forget_fabric(lab, [gpu.position])
         out(f"GPU {gpu.smi_bus} was successfully reset.")
     out("All done.")
     return 0

@@ -149,13 +149,30 @@ class Gpu:
         # A100 and older do not register with a fabric; the block says N/A there, as for PCIe cards.
         if not fabric["manager"] or nvlink is None or nvlink["generation"] < 4:
             return "N/A", "N/A"
-        return ("Completed", "Success") if fabric_ready(self.lab) else ("In Progress", "N/A")
+        return ("Completed", "Success") if fabric_ready(self.lab, self.position) else ("In Progress", "N/A")
 
 
-def fabric_ready(lab: Lab) -> bool:
-    """Whether fabric manager of the loaded driver's version is running."""
-    running = lab.daemon("fabricmanager")
-    return running is not None and running.get("version") == lab.module_version()
+LATCH = "state/boot/fabric.json"
+"""What fabric manager left with the driver: the driver's version, and the GPUs that it has configured."""
+
+
+def fabric_ready(lab: Lab, position: int | None = None) -> bool:
+    """Whether fabric manager has configured the GPU (or all) since the driver was loaded and the GPU was reset.
+
+    The state is latched, as on real boards: it stays when the manager dies.
+    """
+    latched = lab.read(LATCH, {})
+    if not latched or latched["version"] != lab.module_version():
+        return False
+    return position in latched["gpus"] if position is not None else len(latched["gpus"]) == len(lab.profile["gpus"])
+
+
+def forget_fabric(lab: Lab, positions: list[int] | None = None) -> None:
+    """Let GPUs (all of them, when the driver is unloaded) lose what fabric manager had configured."""
+    latched = lab.read(LATCH, {})
+    if latched:
+        kept = [n for n in latched["gpus"] if positions is not None and n not in positions]
+        lab.write(LATCH, {**latched, "gpus": kept})
 
 
 def gpus(lab: Lab) -> list[Gpu]:
