@@ -4,10 +4,22 @@ pyinfra inventories/prod.py deploys/gpu_node.py
 """
 
 from metalserve.pyinfra_seam.role import begin
-from roles import base, container_runtime, cuda, fabric_manager, nvidia_driver, storage, topology, vllm, weights
+from roles import (
+    base,
+    container_runtime,
+    cuda,
+    fabric_manager,
+    nvidia_driver,
+    storage,
+    topology,
+    upgrade,
+    vllm,
+    weights,
+)
 
 # One observation of the host serves all the roles; a run that changes nothing opens one SSH session.
 begin(
+    upgrade.desired.watch_record,
     base.desired.watch,
     nvidia_driver.desired.watch,
     cuda.desired.watch,
@@ -19,6 +31,7 @@ begin(
     vllm.desired.watch,
 )
 
+upgrade.settled()
 base.base()
 nvidia_driver.nvidia_driver()
 cuda.cuda()
@@ -28,3 +41,4 @@ topology.topology()
 storage.storage()
 weights.weights()
 vllm.vllm()
+upgrade.remember()
