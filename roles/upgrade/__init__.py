@@ -5,7 +5,7 @@ from __future__ import annotations
 from metalserve.pyinfra_seam.role import role, stage
 from metalserve.pyinfra_seam.stepping import Walk, walk
 from roles.upgrade import desired
-from roles.upgrade.walk import next_move
+from roles.upgrade.decide import next_move
 
 
 @role("Upgrade", watch=desired.watch)

@@ -19,6 +19,7 @@ from roles.fabric_manager import desired as fabric
 from roles.nvidia_driver import desired as driver
 from roles.storage import desired as storage
 from roles.topology import desired as topology
+from roles.upgrade.decide import command, taken_up
 from roles.upgrade.seen import (
     CURRENT_SECTION,
     RECORD_SECTION,
@@ -32,7 +33,6 @@ from roles.upgrade.seen import (
     settled,
 )
 from roles.upgrade.steps import engines, held_by, on, stages
-from roles.upgrade.walk import command, taken_up
 from roles.vllm import desired as vllm
 from roles.vllm.paths import UNIT_GLOB
 from roles.weights import desired as weights
