@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from metalserve.upgrade.record import CHANGING, Record
+from metalserve.upgrade.record import Record
 
 Verdict = Literal["good", "bad", "waiting"]
 
@@ -78,7 +78,7 @@ def next_step(record: Record, seen: Seen) -> Decision:
     A step is only ever chosen because its effect is not seen; what an interruption left half-way is thereby either
     found done or done again. A reboot is asked for once in a direction.
     """
-    if record.step in CHANGING and not (seen.installed and seen.loaded):
+    if not (seen.installed and seen.loaded):
         return _change(record, seen)
     if not seen.started:
         return Do(record.at("start"))

@@ -26,9 +26,6 @@ Result = Literal["", "done", "rolled back"]
 STEPS: tuple[Step, ...] = ("drain", "free", "install", "reload", "reboot", "start", "verify")
 """In their order; `reboot` only where `reload` cannot do it."""
 
-CHANGING: frozenset[Step] = frozenset(("drain", "free", "install", "reload", "reboot"))
-"""Steps during which the driver may be neither the old nor the new one."""
-
 
 class Past(Section):
     """A finished upgrade, in short."""

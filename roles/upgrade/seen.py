@@ -17,7 +17,7 @@ from metalserve.upgrade.holders import CONTAINERS, MODULES, PROCESSES, in_use, s
 from metalserve.upgrade.machine import Seen, Verdict
 from metalserve.upgrade.moves import Trace
 from metalserve.upgrade.origin import installed_driver, origin_of
-from metalserve.upgrade.record import CHANGING, CURRENT, RECORD, Record, Step, parse_current, parse_record
+from metalserve.upgrade.record import CURRENT, RECORD, Record, Step, parse_current, parse_record
 from metalserve.verify.finding import Finding
 from roles.container_runtime import desired as containers
 from roles.cuda import desired as cuda
@@ -117,8 +117,7 @@ def seen(node: Node, record: Record, trace: Trace) -> Seen:
     observed = node.observed
     installed, loaded = in_place(node, record), is_loaded(node)
     changed = installed and loaded
-    running = changed or record.step not in CHANGING
-    started = running and nothing_left(node, record, "start", trace)
+    started = changed and nothing_left(node, record, "start", trace)
     findings = findings_of(node, record) if started else ()
     complaint = complaint_of(findings, record)
     verdict: Verdict = "waiting"
@@ -127,7 +126,7 @@ def seen(node: Node, record: Record, trace: Trace) -> Seen:
     return Seen(
         engines=bool(engines(observed)),
         held=bool(held_by(observed)),
-        strangers=strangers_of(node) if not running else (),
+        strangers=strangers_of(node) if not changed else (),
         installed=installed,
         loaded=loaded,
         in_use=in_use(observed.text(MODULES), load_driver_reload().unload) or nouveau(node),
