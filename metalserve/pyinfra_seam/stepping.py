@@ -101,6 +101,8 @@ def _carry_out(run: HostRun, steps: Walk) -> None:
         if isinstance(move, End):
             run.report.proofs.update(move.proofs)
             run.report.warnings += move.warnings
+            if move.failed:
+                raise MetalserveError(move.failed, remedy=move.remedy)
             return
         if isinstance(move, Pause):
             _pause(run, trace, move)
@@ -153,7 +155,7 @@ def _act(run: HostRun, trace: Trace, move: Act) -> str:
         return f"{error.what} ({last})" if last and last not in error.what else error.what
     if move.reboot is not None:
         reboot_and_wait(run, move.reboot)
-        trace.rebooted = True
+        trace.reboots += 1
     if move.anew:
         trace.acted.clear()
     return ""

@@ -36,10 +36,17 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Nothing more to do: `proofs` go into the host's report, `warnings` too."""
+    """Nothing more to do: `proofs` go into the host's report, `warnings` too.
+
+    Attributes:
+        failed: why the host is not where it was to go, though it stands on firm ground; it fails in the report.
+        remedy: what to do then.
+    """
 
     proofs: dict[str, str]
     warnings: tuple[str, ...] = ()
+    failed: str = ""
+    remedy: str = ""
 
 
 Move = Act | Pause | End
@@ -54,11 +61,11 @@ class Trace:
         acted: how often each part of a step was carried out since the last change of direction or boot.
         paused_s: seconds of real time since the first of the pauses in a row.
         resumed: the record that was found has been taken up by this run.
-        rebooted: the host was rebooted by this run.
+        reboots: how often this run rebooted the host.
     """
 
     controller: str
     acted: Counter[str] = field(default_factory=Counter)
     paused_s: float = 0.0
     resumed: bool = False
-    rebooted: bool = False
+    reboots: int = 0

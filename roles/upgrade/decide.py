@@ -178,9 +178,12 @@ def _written(record: Record) -> Change:
 
 def _ended(node: Node, record: Record) -> End:
     if record.result == "rolled back":
-        raise MetalserveError(
-            f"the upgrade to {record.target.name} failed at step {record.reason}; rolled back to {record.origin.name}, "
-            "which is proved again",
+        if node.release.name == record.origin.name:  # which is what this run was asked for
+            return End({"upgrade": f"back on {record.origin.name}", "release": record.origin.name})
+        return End(
+            {"upgrade": f"rolled back to {record.origin.name}", "release": record.origin.name},
+            failed=f"the upgrade to {record.target.name} failed at step {record.reason}; rolled back to "
+            f"{record.origin.name}, which is proved again",
             remedy=f"mend what it names, then run again; to stay, give the host release {record.origin.name}",
         )
     same = record.origin.name == record.target.name

@@ -132,7 +132,7 @@ def seen(node: Node, record: Record, trace: Trace) -> Seen:
         in_use=in_use(observed.text(MODULES), load_driver_reload().unload) or nouveau(node),
         may_reboot=node.settings.driver.reboot == "auto",
         # A container shares its machine's boot id: there only this run knows that it rebooted.
-        boot_id=observed.facts.get("boot_id", "") + ("/rebooted" if trace.rebooted else ""),
+        boot_id=observed.facts.get("boot_id", "") + (f"/{trace.reboots}" if trace.reboots else ""),
         started=started,
         verdict=verdict,
         complaint=complaint,
