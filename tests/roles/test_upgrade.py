@@ -24,7 +24,7 @@ from tests.roles.test_nvidia_driver import DRIVER
 NOW, OTHER = load_release("2026.11-lts"), load_release("2026.11-production")
 VERSION = NOW.driver.version
 SPACE = "/var /dev/sda 9 9 9999999 1% /\n/usr /dev/sda 9 9 9999999 1% /\n/boot /dev/sda 9 9 9999999 1% /\n"
-PACKAGES = {**DRIVER, "docker.io": "26.1.5", **{name: f"{NOW.container_toolkit.version}" for name in TOOLKIT_PACKAGES}}
+PACKAGES = {**DRIVER, "docker.io": "26.1.5", **dict.fromkeys(TOOLKIT_PACKAGES, f"{NOW.container_toolkit.version}")}
 BOOT_LIST = MANAGED_BY + "nvidia\nnvidia-uvm\n"
 PROC = f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {VERSION}  Release Build  (x)\n"
 
