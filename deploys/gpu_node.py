@@ -13,12 +13,14 @@ from roles import (
     nvidia_driver,
     storage,
     topology,
+    upgrade,
     vllm,
     weights,
 )
 
 # One observation of the host serves all the roles; a run that changes nothing opens one SSH session.
 begin(
+    upgrade.desired.watch_record,
     base.desired.watch,
     nvidia_driver.desired.watch,
     cuda.desired.watch,
@@ -31,6 +33,7 @@ begin(
     next_boot.desired.watch,
 )
 
+upgrade.settled()
 base.base()
 nvidia_driver.nvidia_driver()
 cuda.cuda()
@@ -41,3 +44,4 @@ storage.storage()
 weights.weights()
 vllm.vllm()
 next_boot.next_boot()
+upgrade.remember()

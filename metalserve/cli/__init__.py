@@ -21,6 +21,7 @@ COMMANDS = {
     "release": "List, show and check releases.",
     "report": "Show the report of a verify run: terminal, HTML page, JUnit; what got worse.",
     "settings": "Show every host setting: type, unit, default.",
+    "upgrade": "Bring hosts to another release, in waves; they go back when it fails.",
     "vllm": "Check vLLM flags against a pinned release.",
     "weights": "Make manifests of models.",
 }

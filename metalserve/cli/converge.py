@@ -19,10 +19,13 @@ from metalserve.report.history import keep
 from metalserve.settings import SettingsError
 
 
-class _SizeType(click.ParamType[Size]):
+class SizeType(click.ParamType[Size]):
+    """The size of a wave on the command line."""
+
     name = "N|N%"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        """Return the size that `value` names."""
         try:
             return value if isinstance(value, Size) else Size.parse(str(value))
         except MetalserveError as error:
@@ -35,7 +38,7 @@ class _SizeType(click.ParamType[Size]):
 @click.option("--limit", "limits", multiple=True, metavar="NAME", help="Only this host, group or pattern; repeatable.")
 @click.option("--dry", is_flag=True, help="Change nothing; exit 3 when something would change.")
 @click.option("--canary", type=click.IntRange(1), metavar="N", help="Take N hosts first, and stop if one fails.")
-@click.option("--then", type=_SizeType(), help="Take the others in waves of N hosts or N% of all.")
+@click.option("--then", type=SizeType(), help="Take the others in waves of N hosts or N% of all.")
 @click.option("--retry-failed", type=click.Path(dir_okay=False), help="Only hosts that failed in this report's run.")
 @click.option("--max-failures", type=click.IntRange(0), default=0, help="Go on while no more hosts than this failed.")
 @click.option("--parallel", type=click.IntRange(1), metavar="N", help="How many hosts at once (pyinfra's default).")

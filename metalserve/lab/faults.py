@@ -98,6 +98,18 @@ KINDS: dict[str, Kind] = {
         "until the module is loaded anew",
         needs="gpu", reboot_cures=True,
     ),
+    "driver-fails-to-load": Kind(
+        "every driver but the one that is loaded when the fault begins fails to initialise: modprobe is refused",
+        needs="gpu",
+    ),
+    "driver-fails-to-build": Kind(
+        "DKMS cannot build any driver but the one that is loaded when the fault begins: its package stays unconfigured",
+        needs="gpu",
+    ),
+    "driver-held": Kind(
+        "something in the kernel refers to the nvidia module: it cannot be unloaded, only a reboot brings another",
+        needs="gpu",
+    ),
     "container-stuck": Kind("the engine's containers are frozen by docker pause: ports stay open, nothing answers"),
     "wrong-gpu-count": Kind("a GPU is not there at all, on PCI neither", gpu=True, needs="gpu"),
     "kernel-without-headers": Kind(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -44,6 +44,7 @@ def run_pyinfra(
     parallel: int | None = None,
     verbose: int = 0,
     quiet: bool = False,
+    data: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run `deploy` on `hosts` and wait for it; Ctrl-C is passed on, and its end awaited.
 
@@ -55,6 +56,7 @@ def run_pyinfra(
         parallel: how many hosts at once.
         verbose: pyinfra's own -v, -vv, -vvv.
         quiet: keep the output instead of showing it.
+        data: host data that goes before the inventory's, for all hosts.
     """
     if hosts is not None and not hosts:
         raise MetalserveError("no hosts to run on")
@@ -63,6 +65,8 @@ def run_pyinfra(
     command += ["--dry"] if dry else ["-y"]
     for host in hosts or ():
         command += ["--limit", host]
+    for key, value in (data or {}).items():
+        command += ["--data", f"{key}={value}"]
     command += ["--parallel", str(parallel)] if parallel else []
     command += ["-" + "v" * verbose] if verbose else []
     with tempfile.TemporaryDirectory(prefix="metalserve-run-") as directory:

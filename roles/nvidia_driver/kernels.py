@@ -40,7 +40,7 @@ def headers(node: Node, platform: Platform, chosen: DriverPlan) -> Desired:
     """Headers for the kernel that boots next, and the meta packages that bring them along with later kernels."""
     if not built_by_dkms(chosen):
         return Desired()
-    # Where only kernels up to some version have a driver, the plan leaves the package out that brings the newest headers.
+    # Where only older kernels have a driver, the plan leaves out the package that brings the newest headers.
     follows = chosen.source == "nvidia" or len(chosen.headers) > 1
     packages = [Package(f"linux-headers-{flavour}") for flavour in _flavours(node.observed) if follows]
     kernel = boots_next(node)

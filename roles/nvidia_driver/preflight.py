@@ -70,11 +70,12 @@ def _check_room(node: Node) -> None:
         return
     # The initramfs of each kernel is written anew beside the old one, one kernel after the other.
     largest = max((k.initrd.size for k in boot.kernels if k.initrd is not None), default=0)
+    driver = chosen.version or chosen.branch
     for path, need, why in (
         (
             "/var",
             threshold("driver-room").value,
-            f"packages and build tree of driver {chosen.version or chosen.branch}",
+            f"packages and build tree of driver {driver}",
         ),
         ("/boot", largest * 1.1 / 2**20, "the initramfs is written anew beside the old one"),
     ):

@@ -210,3 +210,31 @@ def test_state_is_plain_json(machine: Make) -> None:
     host = machine("h100-sxm-8")
     host.ready()
     assert json.loads((host.directory / "sim/state/boot/modules.json").read_text())["nvidia"]["version"] == VERSION
+
+
+def test_a_driver_that_fails_to_load_spares_the_one_that_works(machine: Make) -> None:
+    host = machine("h100-nvl-2")
+    host.ready()
+    faults.inject(host.directory, "driver-fails-to-load")
+    effects.sync(host.lab)
+    assert host.run("modprobe -r nvidia-uvm nvidia")[0] == 0
+    host.build_modules("595.91.07")
+    status, said = host.run("modprobe nvidia")
+    assert status != 0 and "could not insert" in said
+    assert "RmInitAdapter failed" in host.run("dmesg")[1]
+    host.build_modules(VERSION)
+    assert host.run("modprobe nvidia")[0] == 0
+    faults.heal(host.directory)
+    effects.sync(host.lab)
+    assert host.run("modprobe -r nvidia")[0] == 0
+    host.build_modules("595.91.07")
+    assert host.run("modprobe nvidia")[0] == 0
+
+
+def test_a_driver_that_is_held_cannot_be_unloaded(machine: Make) -> None:
+    host = machine("h100-nvl-2")
+    host.ready()
+    faults.inject(host.directory, "driver-held")
+    status, said = host.run("modprobe -r nvidia-uvm nvidia")
+    assert status != 0 and "nvidia is in use" in said
+    assert any(line.split()[:3:2] == ["nvidia", "1"] for line in host.run("lsmod")[1].splitlines())

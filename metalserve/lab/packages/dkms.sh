@@ -29,6 +29,14 @@ build() { # module version kernel
       "where it's located." >&2
     return 21
   fi
+  # The fault driver-fails-to-build of the lab: only the version that was loaded when it began can be built.
+  fault='"driver-fails-to-build": {"spared": "'
+  if grep -qs "$fault" /opt/metalserve-lab/state/applied.json &&
+    ! grep -qs "$fault$2\"" /opt/metalserve-lab/state/applied.json; then
+    echo "Error! Bad return status for module build on kernel: $3 ($arch)" >&2
+    echo "Consult $tree/$1/$2/build/make.log for more information." >&2
+    exit 10
+  fi
   METALSERVE_FLAVOUR= METALSERVE_LICENSE=
   . "$conf"
   place=/lib/modules/$3/updates/dkms

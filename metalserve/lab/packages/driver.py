@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from metalserve.lab.packages.model import File, Package, service, tool, unit
 
-DRIVERS = ("580.159.03", "580.178.04", "595.91.07")
-"""Driver versions: an older patch and the present one of the long-term branch 580, and the production branch 595."""
+DRIVERS = ("580.159.03", "580.178.04", "595.71.05", "595.91.07")
+"""Driver versions: an older patch and the present one, of the long-term branch 580 and the production branch 595."""
 
 _PERSISTENCED = """\
 [Unit]

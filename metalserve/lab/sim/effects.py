@@ -147,6 +147,11 @@ def _unpause(applied: Any) -> None:
         _quiet("docker", "unpause", name)
 
 
+def _spare(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
+    """Note the version that the fault leaves alone: the one that works now."""
+    return before or {"spared": (lab.modules().get("nvidia") or {}).get("version", "")}
+
+
 def _mount_of_drive() -> str | None:
     """Where the first NVMe drive is mounted."""
     with open("/proc/self/mounts", encoding="utf-8") as stream:
@@ -221,6 +226,8 @@ def _nothing(_: Any) -> None:
 
 
 EFFECTS = {
+    "driver-fails-to-load": (_spare, _nothing),
+    "driver-fails-to-build": (_spare, _nothing),
     "fabric-manager-dead": (_kill_manager, _nothing),
     "fabric-manager-flapping": (_flap, _unflap),
     "container-stuck": (_pause, _unpause),

@@ -159,6 +159,12 @@ def _refusal(lab: Lab, loaded: dict[str, dict[str, str]], on_disk: dict[str, str
         ]
     if not found:
         return ["NVRM: No NVIDIA GPU found."]
+    broken = lab.read("state/applied.json", {}).get("driver-fails-to-load")
+    if broken and lab.fault("driver-fails-to-load") and version != broken["spared"]:
+        return [
+            f"NVRM: GPU {found[0].slot['bus']}: RmInitAdapter failed! (0x62:0x55:2477)",
+            f"NVRM: GPU {found[0].slot['bus']}: rm_init_adapter failed, device minor number 0",
+        ]
     if found[0].model["open_modules"] == "required" and on_disk.get("flavour") == "proprietary":
         lines = []
         for gpu in found:
@@ -219,6 +225,8 @@ def _in_use(lab: Lab, name: str) -> bool:
     if name == "nvidia_uvm":
         return _container_runs(lab)
     if name == "nvidia":
+        if lab.fault("driver-held"):
+            return True
         return any((lab.daemon("fabricmanager"), lab.daemon("persistenced"))) or _container_runs(lab)
     return False
 
