@@ -44,9 +44,14 @@ class Overhead:
 
 @dataclass(frozen=True)
 class Correction:
-    """What an earlier launch of this model on this host taught: bytes to add to the computed figures of each GPU."""
+    """What an earlier launch of this model on this host taught (`calibration`).
 
-    weights: float = 0.0
+    Attributes:
+        weights_factor: weights against what is computed.
+        overhead: bytes to add to the computed overhead of each GPU.
+    """
+
+    weights_factor: float = 1.0
     overhead: float = 0.0
 
 
@@ -252,7 +257,7 @@ def share_of(
     gpus = tensor_parallel * pipeline_parallel * data_parallel
     parts = overhead_parts(model, tensor_parallel, gpus, batched, graphs=not eager)
     if correction:
-        weights += correction.weights
+        weights *= correction.weights_factor
         parts = replace(parts, context=parts.context + correction.overhead)
     window = window_bytes(model, tensor_parallel, pipeline_parallel, kv_element_bytes)
     left = budget - weights - parts.total - window

@@ -226,7 +226,7 @@ class Options:
         for tensor in [engine.tensor_parallel] if engine.tensor_parallel else powers:
             if engine.tensor_parallel is None and tensor > widest:
                 continue
-            for pipeline in self._pipelines():
+            for pipeline in self._pipelines(tensor):
                 blocked = split_problem(self.model, tensor, pipeline)
                 yield Split(tensor, pipeline)
                 if blocked and self.model.experts and tensor > 1:
@@ -255,8 +255,12 @@ class Options:
             return largest
         return len(self.host.gpus)
 
-    def _pipelines(self) -> Sequence[int]:
-        """Return the pipeline sizes to look at: a user who sets tensor_parallel alone means no pipeline."""
+    def _pipelines(self, tensor: int) -> Sequence[int]:
+        """Return the pipeline sizes to look at: for each number of engines the most stages.
+
+        A user who sets tensor_parallel alone means no pipeline.
+        """
         if self.engine.pipeline_parallel:
             return [self.engine.pipeline_parallel]
-        return [1] if self.engine.tensor_parallel else range(1, len(self.host.gpus) + 1)
+        stages = len(self.host.gpus) // tensor
+        return [1] if self.engine.tensor_parallel else sorted({stages // engines for engines in range(1, stages + 1)})

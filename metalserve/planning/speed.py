@@ -151,6 +151,8 @@ class Speed:
         self.bandwidth = (spec.memory.bandwidth_gb_s or 0) * 1e9
         self.kv_tokens, self.batched, self.most_at_once = kv_tokens, batched, most_at_once
         self.parameters = parameters or load_roofline().parameters
+        self._prefill: tuple[object, tuple[float, float]] | None = None
+        self._alone: tuple[object, float] | None = None
 
     def _exchange(self, tokens: float) -> float:
         """Return the seconds of all exchanges between GPUs in a step with `tokens` on each rank."""
@@ -165,6 +167,12 @@ class Speed:
 
     def prefill_seconds(self, prompt: float) -> tuple[float, float]:
         """Return the seconds (computing, exchanging) of one prompt through all stages."""
+        key = prompt, id(self.curve), self.parameters
+        if self._prefill is None or self._prefill[0] != key:
+            self._prefill = key, self._prefill_seconds(prompt)
+        return self._prefill[1]
+
+    def _prefill_seconds(self, prompt: float) -> tuple[float, float]:
         fitted = self.parameters
         computing = 2 * self.work.active_params * prompt / (self.split.tensor * self.rate * fitted.compute)
         computing += self.work.attention_flops(prompt) / (self.split.tensor * self.plain_rate * fitted.compute)
@@ -195,6 +203,12 @@ class Speed:
             bubble=waiting,
         )
 
+    def _lone_step(self, workload: Workload) -> float:
+        key = workload, id(self.curve), self.parameters
+        if self._alone is None or self._alone[0] != key:
+            self._alone = key, self.decode_terms(1, workload).total
+        return self._alone[1]
+
     def error(self) -> float:
         """Return the half width of the stated range of the time a token, as a share of it."""
         errors = load_roofline().tpot_error
@@ -214,7 +228,7 @@ class Speed:
         running = max(1.0, min(asked, room, self.most_at_once * self.split.data))
         terms = self.decode_terms(running, workload)
         computing, exchanging = self.prefill_seconds(workload.prompt)
-        alone = self.decode_terms(1, workload).total
+        alone = self._lone_step(workload)
         unloaded = computing + exchanging + alone + facts.request_ms * 1e-3
         saturated = unloaded * (1 + facts.ttft_queue * math.log2(max(1.0, running)))
         answer = saturated + (workload.answer - 1) * terms.total
