@@ -63,6 +63,7 @@ def _workload(workload: Workload, intent: Intent) -> str:
     limit = workload.limit(intent)
     if limit is not None:
         said += f", at most {limit:g} ms a token"
+        said += " (fewer cannot be kept here)" if workload.relaxed else ""
     if workload.ttft_ms is not None:
         said += f", at most {workload.ttft_ms:g} ms to the first"
     return f"{said}."
@@ -234,7 +235,8 @@ def would_change(candidates: Sequence[Candidate], workload: Workload, intent: In
         "prompts four times as long": (replace(workload, prompt=workload.prompt * 4), intent),
         "answers four times as long": (replace(workload, answer=workload.answer * 4), intent),
     }
-    others |= {f"intent {name}": (workload, name) for name in INTENTS if name != intent}
+    own = replace(workload, tpot_ms=None, relaxed=False) if workload.relaxed else workload
+    others |= {f"intent {name}": (own, name) for name in INTENTS if name != intent}
     for words, (other, aim) in others.items():
         best = rank(fitting, other, aim, chosen.option.speed.model, 0, None)[0] if chosen.option.speed else chosen
         if best.option.split != chosen.option.split:

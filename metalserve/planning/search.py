@@ -92,7 +92,7 @@ class Search:
             limit = self.workload.limit(engine.intent)
             if ranked[0].keeps or self.engine.workload.tpot_ms is not None or limit is None:
                 break
-            self.workload = replace(self.workload, tpot_ms=2 * limit)
+            self.workload = replace(self.workload, tpot_ms=2 * limit, relaxed=True)
         return ranked
 
     def context(self, option: Option) -> tuple[int, str]:

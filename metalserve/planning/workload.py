@@ -31,6 +31,7 @@ class Workload:
         tpot_ms: longest time a token, milliseconds; None: what the intent says.
         ttft_ms: longest time to the first token without queue, milliseconds; None: no limit.
         assumed: no length was set, so the defaults stand.
+        relaxed: nobody set `tpot_ms`, and the intent's own could not be kept by any split.
     """
 
     prompt: int = 1024
@@ -39,6 +40,7 @@ class Workload:
     tpot_ms: float | None = None
     ttft_ms: float | None = None
     assumed: bool = True
+    relaxed: bool = False
 
     @property
     def context(self) -> float:
