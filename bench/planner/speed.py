@@ -234,6 +234,21 @@ def _summary(items: Sequence[Comparison], made: Sequence[Decision]) -> dict[str,
     return found
 
 
+def _print_ttft(points: Sequence[Point]) -> None:
+    """Print how the measured times to the first token lie to [unloaded, saturated]."""
+    print(
+        f"\nTime to the first token, measured under full load{'':9} {'n':>5} {'below':>7} {'within':>7} {'above':>7} %"
+    )
+    for family in ("dense", "mixture"):
+        told = [
+            (number(p.row, "ttft_ms"), *p.estimate.ttft_ms) for p in points if p.family == family and p.row["ttft_ms"]
+        ]
+        if not told:
+            continue
+        below, above = (100 * mean(t < low for t, low, _ in told), 100 * mean(t > high for t, _, high in told))
+        print(f"{family:58} {len(told):5} {below:7.0f} {100 - below - above:7.0f} {above:7.0f}")
+
+
 def main(path: str) -> int:
     """Print the comparison of one file."""
     points, excluded = points_of(read_rows(Path(path)))
@@ -265,6 +280,7 @@ def main(path: str) -> int:
         chosen, best = (f"TP{p.row['tp']} c{p.row['concurrency']}" for p in (d.chosen, d.best))
         note = "" if d.kept else f"  measured {d.chosen.tpot:.1f} ms"
         print(f"  {d.where:62} {d.limit_ms:4.0f} {chosen:>16} {best:>16} {100 * d.regret:9.1f}{note}")
+    _print_ttft([p for p in points if not is_fitted(p.row)])
     print("\nThe last line counts dense models; mixtures, for which nothing was fitted, stand apart under moe.")
     families = {family: [c for c in held_out if c.family == family] for family in ("dense", "mixture")}
     summary = _summary(families["dense"], [d for d in made if d.family == "dense"])

@@ -116,6 +116,8 @@ def command(
         corrections = read_corrections(Path(calibration).read_text(encoding="utf-8"), calibration)
         correction = correction_of(corrections, target.title, model, release.vllm.version)
     head = {"model": model, "gpu": target.title, "release": release.name, "simulated": target.simulated}
+    if target.simulated and not as_json:
+        click.echo("simulated: true (a lab host: its GPUs are stand-ins)")
     if nodes > 1:
         group = plan_group(
             target.hardware, config, settings, release, catalogue, nodes,
@@ -128,7 +130,7 @@ def command(
         return 0 if group.fits else 1
     plan = plan_launch(
         target.hardware, config, settings, release, catalogue,
-        model_path=path, measured=target.measured, correction=correction,
+        model_path=path, measured=target.measured, correction=correction, read_gb_s=target.read_gb_s,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps({**head, **plan.as_dict()}, indent=2))

@@ -11,7 +11,7 @@ from metalserve.errors import MetalserveError
 from metalserve.hardware.node import NodeHardware
 from metalserve.planning import hardware_by_name
 from metalserve.planning.allreduce import MeasuredLinks
-from metalserve.planning.observed import hardware_from, measured_from
+from metalserve.planning.observed import hardware_from, measured_from, read_rate_from
 
 LAST_RUN = "reports/last-run.json"
 
@@ -22,6 +22,8 @@ class Target:
 
     Attributes:
         title: what to call it.
+        measured: all-reduces that were measured on it.
+        read_gb_s: rate of its drive, GB/s.
         settings: the host's engine settings by its inventory, empty without one.
         release: the release that the inventory names, or None.
         simulated: the hardware is a stand-in's.
@@ -30,6 +32,7 @@ class Target:
     title: str
     hardware: NodeHardware
     measured: MeasuredLinks | None = None
+    read_gb_s: float | None = None
     settings: Any = None
     release: str | None = None
     simulated: bool = False
@@ -66,7 +69,7 @@ def target_of(
         raise MetalserveError(f"no host {host} in the inventory", where=inventory, remedy=f"it has {names} ...")
     own = settings[host]
     seen = _from_report(host, report) if report else _observed(host, inventory)
-    return Target(host, seen.hardware, seen.measured, own.engine, own.release, seen.simulated)
+    return Target(host, seen.hardware, seen.measured, seen.read_gb_s, own.engine, own.release, seen.simulated)
 
 
 def _from_report(host: str, path: str) -> Target:
@@ -76,7 +79,8 @@ def _from_report(host: str, path: str) -> Target:
     if found is None:
         raise MetalserveError(f"no host {host} in the report", where=path)
     hardware = hardware_from(found.hardware, f"{path}: {host}")
-    return Target(host, hardware, measured_from(found.measurements), simulated=found.simulated)
+    values = found.measurements
+    return Target(host, hardware, measured_from(values), read_rate_from(values), simulated=found.simulated)
 
 
 def _observed(host: str, inventory: str) -> Target:

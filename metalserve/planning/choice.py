@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metalserve.planning.model import ModelConfig
 from metalserve.planning.options import Option
@@ -111,7 +111,10 @@ def candidate(option: Option, workload: Workload, intent: Intent, replicas: int 
         return Candidate(option, engines, engines, None, True, 0.0)
     asked = workload.concurrency or (LATENCY_CONCURRENCY if intent == "latency" else None)
     if asked is not None:
-        estimate = option.speed.estimate(max(1.0, asked / engines), workload)
+        each = max(1.0, asked / engines)
+        estimate = option.speed.estimate(each, workload)
+        if not keeps_limits(estimate, workload, intent):  # fewer at once keep it, the others wait
+            estimate = replace(busiest(option, workload, intent), asked=each)
     else:
         estimate = busiest(option, workload, intent)
     keeps = keeps_limits(estimate, workload, intent)

@@ -113,10 +113,10 @@ def _speed(chosen: Candidate, workload: Workload, intent: Intent) -> list[str]:
         f"{between(estimate.tpot_ms, 1)} ms a token, first token after {estimate.ttft_ms[0]:,.0f} ms without a queue, "
         f"{estimate.ttft_ms[1]:,.0f} ms under full load; limited by {estimate.tpot.limited_by}."
     ]
-    if estimate.running < estimate.asked:
+    if estimate.running < estimate.asked and chosen.keeps:
         said.append(
-            f"Of {estimate.asked:.0f} requests asked of an engine its KV cache holds {estimate.running:.0f}: "
-            "the others wait."
+            f"Of {estimate.asked:.0f} requests asked of an engine {estimate.running:.0f} run at once, by its KV cache "
+            "or the limit: the others wait."
         )
     if not chosen.keeps:
         said.append("No split keeps the limit; this one has the shortest time a token.")
@@ -150,6 +150,11 @@ def _link_notes(chosen: Candidate, model: ModelConfig, workload: Workload) -> li
     )
     if option.split.tensor > 2:
         said.append("vLLM turns its own all-reduce off over more than two PCIe GPUs and takes NCCL; so does the plan.")
+        if not curve.sure:
+            said.append(
+                "Measure this host's links (deploys/verify.py): with like cards, NCCL's settings and the topology "
+                "alone changed their bandwidth by 1.9."
+            )
     elif curve.custom:
         said.append(
             "vLLM's own all-reduce between two PCIe GPUs needs peer-to-peer; where ACS or an IOMMU is in the way it "
@@ -207,13 +212,29 @@ def lost(other: Candidate, chosen: Candidate, intent: Intent, workload: Workload
     return f"{-100 * share:.0f} % fewer tokens/s, limited by {other.estimate.tpot.limited_by}"
 
 
+def load(option: Option, read_gb_s: float | None) -> tuple[float | None, str]:
+    """Return (seconds, sentence) of loading the weights of all engines from the drive, which they share.
+
+    Args:
+        option: the split.
+        read_gb_s: rate of the drive, GB/s; None when it was not measured.
+    """
+    size = option.share.weights * option.size
+    said = f"The weights are loaded as they lie in their files (--load-format auto), {size / GIB:.0f} GiB an engine"
+    if not read_gb_s:
+        return None, f"{said}."
+    # the second engine finds them in the page cache where that holds them; the plan does not count on it
+    seconds = len(option.groups) * size / (read_gb_s * 1e9)
+    return seconds, f"{said}: {seconds:,.0f} s in all at the {read_gb_s:.1f} GB/s that the drive gave, unless cached."
+
+
 def offload(host: Host, chosen: Candidate, workload: Workload) -> list[str]:
     """Return what came of considering the host's memory for weights or KV cache."""
     estimate, spec = chosen.estimate, host.spec
     if estimate is None or spec is None or not spec.memory.bandwidth_gb_s:
         return []
-    if estimate.running >= estimate.asked:
-        return []
+    if chosen.option.share.kv_tokens >= estimate.asked * workload.context:
+        return []  # the KV cache holds what is asked of it
     pcie = load_speeds().links.pcie_gb_s.get(pcie_generation(spec), 25.6)
     slower = spec.memory.bandwidth_gb_s / pcie
     return [

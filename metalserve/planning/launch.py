@@ -53,6 +53,8 @@ class LaunchPlan:
         candidates: the options that fit, the one that is taken first, the next best after it.
         numa: NUMA nodes of each replica's GPUs.
         workload: what the plan was made for.
+        intent: what was favoured.
+        load_s: seconds to read the weights of all engines from the host's drive; None when its rate is not known.
     """
 
     fits: bool
@@ -75,6 +77,7 @@ class LaunchPlan:
     numa: tuple[tuple[str, ...], ...] = ()
     workload: Workload | None = None
     intent: Intent = "balanced"
+    load_s: float | None = None
 
     @property
     def chosen(self) -> Candidate | None:
@@ -128,6 +131,7 @@ def plan_launch(
     served_name: str | None = None,
     measured: MeasuredLinks | None = None,
     correction: Correction | None = None,
+    read_gb_s: float | None = None,
 ) -> LaunchPlan:
     """Plan the engines of one host.
 
@@ -145,6 +149,7 @@ def plan_launch(
         served_name: the name that clients ask for; the path when None.
         measured: all-reduces measured on this host; they go before the catalogue's.
         correction: what earlier launches of this model on this host taught (`calibration`).
+        read_gb_s: rate at which the host's drive was read, GB/s, to say how long loading takes.
 
     Raises:
         MetalserveError: the release's vLLM is not in the flag catalogue.
@@ -171,6 +176,8 @@ def plan_launch(
     batching, most, batching_said = _batching(ready, search, chosen, engine)
     reasons += batching_said
     reasons += explain.offload(ready.host, chosen, search.workload)
+    load_s, load_said = explain.load(option, read_gb_s)
+    reasons.append(load_said)
     words = arguments.vllm_args(
         ready.flags,
         model_path=model_path,
@@ -206,6 +213,7 @@ def plan_launch(
         numa=tuple(tuple(explain.numa_of(ready.host, group)) for group in option.groups),
         workload=search.workload,
         intent=engine.intent,
+        load_s=load_s,
     )
 
 

@@ -63,6 +63,15 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
     )
 
 
+def read_rate_from(values: Mapping[str, Any]) -> float | None:
+    """Return the rate at which the drive of the models was read, GB/s; None when it was not, or on a stand-in."""
+    storage = values.get("storage")
+    if values.get("simulated") or not isinstance(storage, Mapping):
+        return None
+    rate = storage.get("read_gb_s")
+    return float(rate) if isinstance(rate, (int, float)) and rate > 0 else None
+
+
 def measured_from(values: Mapping[str, Any]) -> MeasuredLinks | None:
     """Return the all-reduces that were measured on a host with NCCL on real GPUs; None when there are none.
 

@@ -57,6 +57,7 @@ def plan_dict(plan: LaunchPlan) -> dict[str, object]:
         "per_engine": plan.chosen.estimate.as_dict() if plan.chosen and plan.chosen.estimate else None,
         "host_tokens_per_s": round(plan.chosen.host_tokens_s) if plan.chosen and plan.chosen.estimate else None,
         "limits_kept": plan.chosen.keeps if plan.chosen and plan.chosen.estimate else None,
+        "load_s": round(plan.load_s) if plan.load_s is not None else None,
         "reasons": list(plan.reasons),
         "runners_up": [{**candidate_dict(r.candidate), "lost": r.why} for r in plan.runners_up[:MOST_RUNNERS_UP]],
         "would_change": list(plan.would_change),
