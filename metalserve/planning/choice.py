@@ -40,7 +40,8 @@ class Candidate:
         busy: engines that have a request, where there are fewer requests than engines.
         estimate: one engine's; None when the speed is not known.
         keeps: the limits of the workload are kept.
-        value: what is compared, greater is better: tokens/s of the host, or 1 / seconds a request for latency.
+        value: what is compared, greater is better: tokens/s of the host (of each GPU used, where the settings limit the
+            engines), or 1 / seconds a request for latency.
         unknown_load: nobody said how many requests there are, and the intent is balanced.
     """
 
@@ -124,7 +125,10 @@ def candidate(option: Option, workload: Workload, intent: Intent, replicas: int 
         # requests that the KV cache does not hold wait for those that it does
         return Candidate(option, engines, busy, estimate, keeps, estimate.running / estimate.asked / request_s)
     unknown = intent == "balanced" and asked is None
-    return Candidate(option, engines, busy, estimate, keeps, estimate.tokens_s.value * busy, unknown)
+    tokens = estimate.tokens_s.value * busy
+    if replicas is not None:  # whoever limits the engines means the other GPUs for something else: count those used
+        tokens /= engines * option.size
+    return Candidate(option, engines, busy, estimate, keeps, tokens, unknown)
 
 
 def _unknown_speed(option: Option, gpus: int, model: ModelConfig) -> tuple[bool, bool, int, int, int]:

@@ -174,6 +174,13 @@ def test_settings_are_taken_as_said(planning: Planning) -> None:
     assert words.endswith("--enable-log-requests")
 
 
+def test_a_limit_on_the_engines_leaves_the_other_gpus_alone(planning: Planning) -> None:
+    plan = planning("8xH100-SXM", "Qwen2.5-7B-Instruct", replicas=1)
+    assert shape(plan) == (1, 1, 1)
+    assert "7 of 8 GPUs stay idle." in plan.reasons
+    assert shape(planning("8xH100-SXM", "Llama-3.3-70B-Instruct", replicas=1)) == (1, 4, 1)
+
+
 def test_fp8_kv_cache_doubles_the_tokens(planning: Planning) -> None:
     plain = planning("1xL40S", "Llama-3.1-8B-Instruct")
     small = planning("1xL40S", "Llama-3.1-8B-Instruct", extra_args=["--kv-cache-dtype", "fp8"])
