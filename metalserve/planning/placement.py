@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache
 from itertools import combinations
 
 from metalserve.hardware.node import NodeHardware
 
+_NVLINK = 100
 # Paths of `nvidia-smi topo -m` without NVLink, nearest first (its own legend).
 _PATHS = ("PIX", "PXB", "PHB", "NODE", "SYS")
 
 
 def nvlinks(hardware: NodeHardware, a: int, b: int) -> int:
     """Return the NVLinks bonded between two GPUs (NV18 -> 18), 0 when the path is PCIe or not known."""
-    found = re.fullmatch(r"NV(\d+)", hardware.link(a, b) or "")
+    return _bonded(hardware.link(a, b) or "")
+
+
+@cache
+def _bonded(kind: str) -> int:
+    found = re.fullmatch(r"NV(\d+)", kind)
     return int(found.group(1)) if found else 0
 
 
@@ -22,14 +29,17 @@ def _nearness(hardware: NodeHardware, a: int, b: int) -> int:
     """Return a number that is greater for nearer GPUs; NVLink counts above every PCIe path."""
     links = nvlinks(hardware, a, b)
     if links:
-        return 100 + links
+        return _NVLINK + links
     path = hardware.link(a, b) or ""
     return len(_PATHS) - _PATHS.index(path) if path in _PATHS else 0
 
 
-def _quality(hardware: NodeHardware, group: Sequence[int]) -> tuple[int, int]:
+def quality(hardware: NodeHardware, group: Sequence[int]) -> tuple[int, int]:
     """Return (slowest pair, minus unevenness) of a group: greater is better."""
-    pairs = [_nearness(hardware, a, b) for a, b in combinations(group, 2)]
+    return _value([_nearness(hardware, a, b) for a, b in combinations(group, 2)])
+
+
+def _value(pairs: Sequence[int]) -> tuple[int, int]:
     return (min(pairs), min(pairs) - max(pairs)) if pairs else (0, 0)
 
 
@@ -50,17 +60,34 @@ def groups_of(hardware: NodeHardware, gpus: Sequence[int], size: int) -> list[tu
     evenness), then the one in nvidia-smi's order. GPUs that are left over are in no group.
     """
     left = tuple(sorted(gpus))
-    if size < 2 or len({_nearness(hardware, a, b) for a, b in combinations(left, 2)}) <= 1:
-        return [left[place : place + size] for place in range(0, len(left) - size + 1, size)]
-    if len(left) > _EXACT:
-        return _greedy_cut(hardware, left, size)
+    near = tuple(_nearness(hardware, a, b) for a, b in combinations(left, 2))
+    return [tuple(left[place] for place in group) for group in _best_cut(near, len(left), size)]
 
-    def value(cut: tuple[tuple[int, ...], ...]) -> tuple[int, list[tuple[int, int]]]:
-        joined = sum(joined_by_nvlink(hardware, group) for group in cut)
-        return joined, sorted(_quality(hardware, group) for group in cut)
 
-    best = max(value(cut) for cut in _cuts(left, size))
-    return list(next(cut for cut in _cuts(left, size) if value(cut) == best))
+@lru_cache(maxsize=4096)
+def _best_cut(near: tuple[int, ...], count: int, size: int) -> tuple[tuple[int, ...], ...]:
+    """Return the best cut of GPUs 0 to `count` - 1, whose pairs are as near as `near` says, in combinations' order."""
+    left = tuple(range(count))
+    if size < 2 or len(set(near)) <= 1:
+        return tuple(left[place : place + size] for place in range(0, count - size + 1, size))
+    pairs = dict(zip(combinations(left, 2), near, strict=True))
+
+    @cache
+    def value(group: tuple[int, ...]) -> tuple[int, int]:
+        return _value([pairs[pair] for pair in combinations(group, 2)])
+
+    if count > _EXACT:
+        return tuple(_greedy_cut(value, left, size))
+
+    def worth(cut: tuple[tuple[int, ...], ...]) -> tuple[int, list[tuple[int, int]]]:
+        return sum(value(group)[0] >= _NVLINK for group in cut), sorted(map(value, cut))
+
+    best, most = None, None
+    for cut in _cuts(left, size):
+        found = worth(cut)
+        if most is None or found > most:
+            best, most = cut, found
+    return best or ()
 
 
 _EXACT = 10
@@ -81,10 +108,12 @@ def _cuts(left: tuple[int, ...], size: int) -> Iterator[tuple[tuple[int, ...], .
         yield from _cuts(others, size)
 
 
-def _greedy_cut(hardware: NodeHardware, left: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
+def _greedy_cut(
+    value: Callable[[tuple[int, ...]], tuple[int, int]], left: tuple[int, ...], size: int
+) -> list[tuple[int, ...]]:
     groups = []
     while len(left) >= size:
-        best = max(combinations(left, size), key=lambda group: (_quality(hardware, group), [-gpu for gpu in group]))
+        best = max(combinations(left, size), key=lambda group: (value(group), [-gpu for gpu in group]))
         groups.append(best)
         left = tuple(gpu for gpu in left if gpu not in best)
     return sorted(groups)

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from metalserve.settings.common import Positive, Section, Url, problem
 from metalserve.settings.secret import SecretRef
+from metalserve.settings.workload import WorkloadSettings
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 """A model repository's id, ORGANISATION/NAME."""
@@ -81,6 +82,7 @@ class EngineSettings(Section):
     start_timeout_s: Positive = Field(1800, description="seconds from start to healthy; large models load for minutes")
     stop_timeout_s: Positive = Field(150, description="seconds running requests get to finish when the engine stops")
     intent: Literal["latency", "throughput", "balanced"] = Field("balanced", description="what the planner favours")
+    workload: WorkloadSettings = Field(default_factory=WorkloadSettings, description="requests that the plan is for")
 
     @field_validator("host")
     @classmethod
