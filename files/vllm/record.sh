@@ -26,11 +26,10 @@ WORDS='Resolved architecture|Using max model len|LLM engine \(v|world_size=|Load
 
 # json: standard input as the lines of a JSON list.
 json() {
-  tr -d '\000-\010\013-\037\177' | awk '
-    { gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); gsub(/\t/, " "); printf "%s\"%s\"", (NR > 1 ? ", " : ""), $0 }'
+  tr -d '\000-\010\013-\037\177' | tr '\t' ' ' | sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&"/' | paste -sd, -
 }
 
-value() { printf '%s' "$1" | json; }
+value() { printf '%s\n' "$1" | json; }
 
 mkdir -p "$PROVEN" "$LAUNCHES" && chmod 0755 "$LAUNCHES" || exit 1
 

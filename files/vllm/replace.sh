@@ -22,7 +22,9 @@ unit() { printf 'metalserve-vllm-%s.service' "$1"; }
 # reason NUMBER SINCE: the line of its journal that says why it did not answer.
 reason() {
   said=$(journalctl -q -o cat --no-pager -u "$(unit "$1")" --since "@$2" 2>/dev/null | tail -n 200)
-  line=$(printf '%s\n' "$said" | grep -E 'Error|ERROR|error:' | grep -v 'EngineDeadError' | tail -n 1)
+  line=$(printf '%s\n' "$said" | grep 'metalserve: engine not started: ' | tail -n 1)
+  # Docker's own words about containers that are gone, and what follows from a first error, explain nothing.
+  [ -n "$line" ] || line=$(printf '%s\n' "$said" | grep -E 'Error|ERROR|error:' | grep -vE 'EngineDeadError|response from daemon' | tail -n 1)
   [ -n "$line" ] || line=$(printf '%s\n' "$said" | grep 'metalserve: ' | tail -n 1)
   [ -n "$line" ] || line=$(printf '%s\n' "$said" | tail -n 1)
   printf '%s' "${line:-it said nothing}" | sed 's/ -> .*//' | cut -c1-300

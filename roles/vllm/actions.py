@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -15,22 +16,46 @@ from roles.vllm.replacing import exports
 from roles.vllm.unit import EngineUnit
 
 
-def begin(unit: EngineUnit) -> Action:
+def begin(observed: Observation, unit: EngineUnit, text: str) -> Action:
     """Ask the gate, then begin the start without waiting for it.
 
     The gate's reason is then what the run says, not "the unit did not start"; and eight engines load side by side,
     since the units' own start, which comes next, only waits for what was begun here.
+
+    Args:
+        observed: the host.
+        unit: the engine.
+        text: its unit file.
     """
     name, gpus = unit_name(unit.replica), ",".join(map(str, unit.gpus))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    state = observed.units.get(name)
+    starting = state is not None and state.active == "activating"
+    # One that still starts (or fails again and again) as it was before would go on doing so; one that loads is left.
+    verb = "restart" if starting and not _written(observed, unit, digest) else "start"
     return Action(
         name=f"begin engine {unit.replica} on GPU {gpus}, if driver, fabric and weights are right",
-        done=partial(_begun if unit.part else _active, replica=unit.replica),
+        done=partial(_begun, unit=unit, digest=digest),
         script=(
             f"{exports(unit)}export MS_MEMORY=0\n{GATE}\n"
             f"systemctl daemon-reload\nsystemctl reset-failed {name} 2>/dev/null || :\n"
-            f"systemctl start --no-block {name}\n"
+            f"systemctl {verb} --no-block {name}\n"
         ),
     )
+
+
+def _written(observed: Observation, unit: EngineUnit, digest: str) -> bool:
+    found = observed.files.get(unit_path(unit.replica, unit.runtime))
+    return found is not None and found.sha256 == digest
+
+
+def _begun(observed: Observation, unit: EngineUnit, digest: str) -> bool:
+    if _active(observed, unit.replica):
+        return True
+    # A part of a group answers when all of them do; that is waited for when every host was begun with.
+    found = observed.units.get(unit_name(unit.replica))
+    starting = found is not None and found.active == "activating"
+    return bool(unit.part) and starting and _written(observed, unit, digest)
 
 
 def revive(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:
@@ -80,12 +105,6 @@ systemctl restart $stuck || {
 def _active(observed: Observation, replica: int) -> bool:
     found = observed.units.get(unit_name(replica))
     return found is not None and found.active == "active"
-
-
-def _begun(observed: Observation, replica: int) -> bool:
-    # A part of a group answers when all of them do; that is waited for when every host was begun with.
-    found = observed.units.get(unit_name(replica))
-    return found is not None and found.active in ("active", "activating")
 
 
 def _not_stuck(observed: Observation, replica: int, port: int, model: str) -> bool:

@@ -162,7 +162,7 @@ def serve(node: Node) -> Desired:
         # The parts of a group come up together or not at all, so a run must not wait for one of them here.
         units=tuple(Unit(unit_name(unit.replica), running=None if in_step else True) for unit in units),
         actions=(
-            *map(begin, fresh),
+            *(begin(node.observed, unit, texts[unit.replica]) for unit in fresh),
             *replacement.actions(group=in_step),
             *removals(node, keep=plan.replicas, runtime=engine.runtime),
             *(() if in_step else revive(node, units)),

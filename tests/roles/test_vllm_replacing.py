@@ -21,7 +21,7 @@ from metalserve.hardware.section import Section
 from roles.vllm import desired as role
 from roles.vllm import records
 from roles.vllm.paths import CACHE
-from tests.roles.helpers import after, changes
+from tests.roles.helpers import after, changes, unit
 from tests.roles.test_vllm import DOCKER, UUID, answer, host, manifest, serving
 from tests.roles.test_weights import REVISION
 
@@ -53,6 +53,17 @@ def test_engines_are_replaced_one_by_one_behind_the_gate(manifest: str) -> None:
     done = after(node, role.serve(node), sections={"engine-answers": "".join(answer(8000 + i) for i in range(4))})
     # `after` writes the units but runs no action: the engines still run as they were before
     assert len(changes(role.serve(done), done)) == 1
+
+
+def test_an_engine_that_fails_again_and_again_is_begun_as_it_is_wanted_now(manifest: str) -> None:
+    done = served(host(manifest, engine={"replicas": 1}), 1)
+    name = "metalserve-vllm-0.service"
+    failing = done.with_observation(
+        replace(done.observed, units={**done.observed.units, name: unit(name, active="activating", started=None)})
+    )
+    assert f"systemctl start --no-block {name}" in render(difference(role.serve(failing), failing.observed))
+    node = other(failing, manifest, replicas=1, max_model_len=4096)
+    assert f"systemctl restart --no-block {name}" in render(difference(role.serve(node), node.observed))
 
 
 def test_gpus_that_are_cut_anew_are_let_go_of_first(manifest: str) -> None:
