@@ -15,6 +15,7 @@ from metalserve.catalogue.models import (
     GpuCatalogue,
     XidCatalogue,
 )
+from metalserve.catalogue.speeds import Roofline, Speeds
 from metalserve.catalogue.thresholds import KernelParameters, Threshold, ThresholdCatalogue
 
 try:  # the C loader is ten times faster; PyYAML without libyaml lacks it
@@ -22,7 +23,9 @@ try:  # the C loader is ten times faster; PyYAML without libyaml lacks it
 except ImportError:  # pragma: no cover
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-_Catalogue = TypeVar("_Catalogue", GpuCatalogue, XidCatalogue, CudaDrivers, ThresholdCatalogue, KernelParameters)
+_Catalogue = TypeVar(
+    "_Catalogue", GpuCatalogue, XidCatalogue, CudaDrivers, ThresholdCatalogue, KernelParameters, Speeds, Roofline
+)
 
 
 @cache
@@ -101,6 +104,29 @@ def load_kernel_parameters() -> KernelParameters:
         CatalogueError: the file is damaged.
     """
     return _validated(KernelParameters, _read("kernel_parameters.yaml"), "kernel_parameters.yaml")
+
+
+@cache
+def load_speeds() -> Speeds:
+    """Return the rates of tensor cores and the measured all-reduces.
+
+    Raises:
+        CatalogueError: the file is damaged.
+    """
+    data = _read("speeds.yaml")
+    for row in data["compute"].values():
+        row["source"] = _spelled([row["source"]], data["sources"])
+    return _validated(Speeds, data, "speeds.yaml")
+
+
+@cache
+def load_roofline() -> Roofline:
+    """Return the fitted roofline.
+
+    Raises:
+        CatalogueError: the file is damaged.
+    """
+    return _validated(Roofline, _read("roofline.yaml"), "roofline.yaml")
 
 
 def threshold(name: str) -> Threshold:

@@ -7,8 +7,20 @@ from metalserve.catalogue.vllm_flags import version_key
 from metalserve.planning.model import ModelConfig
 
 
-def split_problem(model: ModelConfig, tensor_parallel: int, pipeline_parallel: int) -> str | None:
-    """Return why the model cannot be split so, or None; the rules are those of vLLM's config checks and layers."""
+def split_problem(
+    model: ModelConfig, tensor_parallel: int, pipeline_parallel: int, expert_ranks: int = 0
+) -> str | None:
+    """Return why the model cannot be split so, or None; the rules are those of vLLM's config checks and layers.
+
+    Args:
+        model: the model.
+        tensor_parallel: GPUs that share each layer.
+        pipeline_parallel: stages.
+        expert_ranks: GPUs over which whole experts are laid; 0: tensor parallel splits each expert.
+    """
+    if expert_ranks and (not model.experts or model.experts.count < expert_ranks):
+        count = model.experts.count if model.experts else 0
+        return f"{count} experts cannot be laid over {expert_ranks} GPUs"
     if pipeline_parallel > model.layers:
         return f"{model.layers} layers cannot make {pipeline_parallel} pipeline stages"
     if tensor_parallel == 1:
@@ -17,15 +29,15 @@ def split_problem(model: ModelConfig, tensor_parallel: int, pipeline_parallel: i
         return f"{model.heads} attention heads do not divide by {tensor_parallel}"
     if not model.latent and model.kv_heads % tensor_parallel and tensor_parallel % model.kv_heads:
         return f"{model.kv_heads} key/value heads neither divide by {tensor_parallel} nor into it"
-    return _block_problem(model, tensor_parallel)
+    return _block_problem(model, tensor_parallel, bool(expert_ranks))
 
 
-def _block_problem(model: ModelConfig, tensor_parallel: int) -> str | None:
+def _block_problem(model: ModelConfig, tensor_parallel: int, whole_experts: bool) -> str | None:
     block = model.quantisation.block if model.quantisation else 1
     if block == 1:
         return None
     widths = {}
-    if model.experts:
+    if model.experts and not whole_experts:
         widths["the experts' width"] = model.experts.intermediate
     if not (model.quantisation and model.quantisation.experts_only):
         if not model.experts or model.experts.layers < model.layers:

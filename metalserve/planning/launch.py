@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from metalserve.catalogue.models import GpuCatalogue
-from metalserve.catalogue.vllm_flags import load_flags
 from metalserve.hardware.node import NodeHardware
-from metalserve.planning import arguments
-from metalserve.planning.constraints import capability_notes, capability_problem
-from metalserve.planning.memory import GIB, Share
-from metalserve.planning.model import ModelConfig, quantised_online
-from metalserve.planning.search import Search, usable_host
+from metalserve.planning import arguments, explain
+from metalserve.planning.allreduce import MeasuredLinks
+from metalserve.planning.choice import Candidate, busiest
+from metalserve.planning.memory import Correction, Share
+from metalserve.planning.model import ModelConfig
+from metalserve.planning.plan_json import plan_dict
+from metalserve.planning.prepared import Prepared, prepare
+from metalserve.planning.search import Search
+from metalserve.planning.work import Split
+from metalserve.planning.workload import Intent, Workload
 
 if TYPE_CHECKING:
     from metalserve.releases import Release
     from metalserve.settings import EngineSettings
 
-FEWER_THAN_GIB = 24
-"""Cards with less memory often drive a display or another process: their planned share stays at 0.90."""
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """Another option that fits, and why it lost."""
+
+    candidate: Candidate
+    why: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class LaunchPlan:
 
     Attributes:
         replicas: engines on the host.
+        split: how each engine lies over its GPUs.
         gpus_per_replica: nvidia-smi's GPU numbers of each replica, pipeline stages in order.
         max_model_len: tokens of prompt and answer together.
         gpu_memory_utilization: share of the memory that vLLM may use, 0 to 1.
@@ -36,12 +47,17 @@ class LaunchPlan:
         vllm_args: arguments of the first replica, what follows the image name; `replica_args` gives the others.
         reasons: why it is so, in sentences with numbers.
         refused: why there is no plan; empty when there is one.
+        quantization: how the weights are stored, as config.json names it; None: as they were trained.
+        batched: tokens of a prefill step (--max-num-batched-tokens).
+        most_at_once: --max-num-seqs of an engine where the plan sets it.
+        candidates: the options that fit, the one that is taken first, the next best after it.
+        numa: NUMA nodes of each replica's GPUs.
+        workload: what the plan was made for.
     """
 
     fits: bool
     replicas: int = 0
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
+    split: Split = field(default_factory=Split)
     gpus_per_replica: tuple[tuple[int, ...], ...] = ()
     max_model_len: int = 0
     gpu_memory_utilization: float = 0.0
@@ -52,6 +68,43 @@ class LaunchPlan:
     refused: str = ""
     vllm_version: str = ""
     ports: tuple[int, ...] = ()
+    quantization: str | None = None
+    batched: int = 0
+    most_at_once: int | None = None
+    candidates: tuple[Candidate, ...] = ()
+    numa: tuple[tuple[str, ...], ...] = ()
+    workload: Workload | None = None
+    intent: Intent = "balanced"
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """What the engines do; None when nothing was planned."""
+        return self.candidates[0] if self.candidates else None
+
+    @cached_property
+    def runners_up(self) -> tuple[RunnerUp, ...]:
+        """The other options that fit, the next best first, and why each lost."""
+        if not self.candidates or self.workload is None:
+            return ()
+        chosen, *others = self.candidates
+        return tuple(RunnerUp(c, explain.lost(c, chosen, self.intent, self.workload)) for c in others)
+
+    @cached_property
+    def would_change(self) -> tuple[str, ...]:
+        """What would make another option the choice."""
+        if not self.candidates or self.workload is None:
+            return ()
+        return tuple(explain.would_change(self.candidates, self.workload, self.intent))
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share each layer."""
+        return self.split.tensor
+
+    @property
+    def pipeline_parallel(self) -> int:
+        """Pipeline stages of an engine."""
+        return self.split.pipeline
 
     def replica_args(self, replica: int) -> tuple[str, ...]:
         """Return the arguments of one replica (from 0): those of the first, on its own port."""
@@ -60,27 +113,8 @@ class LaunchPlan:
         return tuple(words)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the plan for JSON; the names are documented and stable (version 1)."""
-        memory = self.memory
-        return {
-            "version": 1,
-            "fits": self.fits,
-            "refused": self.refused or None,
-            "vllm_version": self.vllm_version,
-            "data_parallel_size": self.replicas,
-            "tensor_parallel_size": self.tensor_parallel,
-            "pipeline_parallel_size": self.pipeline_parallel,
-            "gpus_per_replica": [list(group) for group in self.gpus_per_replica],
-            "max_model_len": self.max_model_len,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "weights_gib_per_gpu": round(memory.weights / GIB, 2) if memory else None,
-            "overhead_gib_per_gpu": round(memory.overhead / GIB, 2) if memory else None,
-            "kv_cache_gib_per_gpu": round(memory.kv_bytes / GIB, 2) if memory else None,
-            "kv_cache_tokens": self.kv_tokens,
-            "reasons": list(self.reasons),
-            "vllm_args": list(self.vllm_args),
-            "ports": list(self.ports),
-        }
+        """Return the plan for JSON; the names are documented and stable (docs/plan-schema.md)."""
+        return plan_dict(self)
 
 
 def plan_launch(
@@ -92,6 +126,8 @@ def plan_launch(
     *,
     model_path: str = "MODEL",
     served_name: str | None = None,
+    measured: MeasuredLinks | None = None,
+    correction: Correction | None = None,
 ) -> LaunchPlan:
     """Plan the engines of one host.
 
@@ -107,40 +143,36 @@ def plan_launch(
         catalogue: GPUs (`load_gpus`).
         model_path: where the container finds the model.
         served_name: the name that clients ask for; the path when None.
+        measured: all-reduces measured on this host; they go before the catalogue's.
+        correction: what earlier launches of this model on this host taught (`calibration`).
 
     Raises:
         MetalserveError: the release's vLLM is not in the flag catalogue.
     """
     version = release.vllm.version
-    flags = load_flags(version)
-    found = usable_host(hardware, catalogue)
-    if isinstance(found, str):
-        return LaunchPlan(fits=False, refused=found, vllm_version=version)
-    if problem := arguments.extra_problem(engine.extra_args, flags):
-        return LaunchPlan(fits=False, refused=problem, vllm_version=version)
-    reasons: list[str] = []
-    if arguments.value_of(engine.extra_args, "--quantization", "-q") == "fp8" and model.quantisation is None:
-        model = quantised_online(model)
-        reasons.append("engine.extra_args quantises the weights to FP8 as they are loaded.")
-    if problem := capability_problem(model, found.spec, version):
-        return LaunchPlan(fits=False, refused=problem, vllm_version=version)
-    reasons += capability_notes(model, found.spec)
-    utilization = _utilization(engine, found.memory_mib, flags.by_name["--gpu-memory-utilization"].default)
-    kv_bytes = 1.0 if (arguments.value_of(engine.extra_args, "--kv-cache-dtype") or "").startswith("fp8") else 2.0
-    search = Search(found, model, engine, utilization, kv_bytes)
-    option, said, refused = search.plan()
-    reasons += said
-    if option is None:
-        return LaunchPlan(fits=False, refused=refused, reasons=tuple(reasons), vllm_version=version)
+    ready = prepare(hardware, model, engine, release, catalogue, measured=measured, correction=correction)
+    if isinstance(ready, str):
+        return LaunchPlan(fits=False, refused=ready, vllm_version=version)
+    search = Search(ready.host, ready.model, engine, ready.terms)
+    found = search.plan()
+    reasons = [*ready.said, *found.said]
+
+    def refuse(why: str) -> LaunchPlan:
+        return LaunchPlan(fits=False, refused=why, reasons=tuple(reasons), vllm_version=version)
+
+    if not found.candidates:
+        return refuse(found.refused)
+    chosen, option = found.candidates[0], found.candidates[0].option
     context, context_said = search.context(option)
     reasons.append(context_said)
     ports = tuple(range(engine.port, engine.port + len(option.groups)))
     if ports[-1] > 65535:
-        refused = f"{len(ports)} replicas from port {engine.port} on need a port above 65535: lower engine.port"
-        return LaunchPlan(fits=False, refused=refused, reasons=tuple(reasons), vllm_version=version)
-    half = model.dtype == "bfloat16" and found.spec is not None and found.spec.capability < (8, 0)
+        return refuse(f"{len(ports)} replicas from port {engine.port} on need a port above 65535: lower engine.port")
+    batching, most, batching_said = _batching(ready, search, chosen, engine)
+    reasons += batching_said
+    reasons += explain.offload(ready.host, chosen, search.workload)
     words = arguments.vllm_args(
-        flags,
+        ready.flags,
         model_path=model_path,
         served_name=served_name,
         engine=engine,
@@ -148,31 +180,64 @@ def plan_launch(
         tensor_parallel=option.tensor_parallel,
         pipeline_parallel=option.pipeline_parallel,
         max_model_len=context,
-        utilization=utilization,
-        dtype="half" if half else None,
+        utilization=ready.terms.utilization,
+        dtype="half" if ready.half else None,
     )
+    words = _inserted(words, [*_expert_words(option.split), *batching], engine)
     if wrong := arguments.first_error(words, version):
-        refused = f"vLLM {version} would not start: {wrong}"
-        return LaunchPlan(fits=False, refused=refused, reasons=tuple(reasons), vllm_version=version)
+        return refuse(f"vLLM {version} would not start: {wrong}")
     return LaunchPlan(
         fits=True,
         replicas=len(option.groups),
-        tensor_parallel=option.tensor_parallel,
-        pipeline_parallel=option.pipeline_parallel,
+        split=option.split,
         gpus_per_replica=option.groups,
         max_model_len=context,
-        gpu_memory_utilization=utilization,
+        gpu_memory_utilization=ready.terms.utilization,
         kv_tokens=option.share.kv_tokens,
         memory=option.share,
         vllm_args=tuple(words),
         reasons=tuple(reasons),
         vllm_version=version,
         ports=ports,
+        quantization=ready.model.quantisation.method if ready.model.quantisation else None,
+        batched=search.options.batched,
+        most_at_once=most,
+        candidates=found.candidates,
+        numa=tuple(tuple(explain.numa_of(ready.host, group)) for group in option.groups),
+        workload=search.workload,
+        intent=engine.intent,
     )
 
 
-def _utilization(engine: EngineSettings, memory_mib: int, default: object) -> float:
-    if engine.gpu_memory_utilization is not None:
-        return engine.gpu_memory_utilization
-    share = default if isinstance(default, float) else 0.9
-    return min(share, 0.9) if memory_mib < FEWER_THAN_GIB * 1024 else share
+def _inserted(words: list[str], more: list[str], engine: EngineSettings) -> list[str]:
+    """Return the arguments with planned ones before engine.extra_args, which stay last."""
+    place = len(words) - len(engine.extra_args)
+    return [*words[:place], *more, *words[place:]]
+
+
+def _expert_words(split: Split) -> list[str]:
+    words = ["--data-parallel-size", str(split.data)] if split.data > 1 else []
+    return [*words, "--enable-expert-parallel"] if split.expert else words
+
+
+def _batching(
+    ready: Prepared, search: Search, chosen: Candidate, engine: EngineSettings
+) -> tuple[list[str], int | None, list[str]]:
+    """Return (arguments, --max-num-seqs where it is set, reasons): vLLM's defaults unless a limit needs others."""
+    words: list[str] = []
+    said: list[str] = []
+    if ready.terms.batched and ready.batched_said is None:
+        words += ["--max-num-batched-tokens", str(ready.terms.batched)]
+        said.append(
+            f"A prefill step takes {ready.terms.batched:,} tokens at most, so that a long prompt does not hold up the "
+            "tokens of others."
+        )
+    most = None
+    limited = engine.workload.tpot_ms is not None and chosen.estimate is not None and chosen.keeps
+    if limited and arguments.value_of(engine.extra_args, "--max-num-seqs") is None and chosen.option.speed is not None:
+        assert chosen.estimate is not None
+        free = replace(search.workload, concurrency=None)
+        most = max(1, int(busiest(chosen.option, free, engine.intent).running))
+        words += ["--max-num-seqs", str(most)]
+        said.append(f"An engine takes {most} requests at once; more would break the limit, they wait instead.")
+    return words, most, said

@@ -109,15 +109,18 @@ class ModelConfig:
         return 2 * self.hidden * self.heads * self.head_dim / tensor_parallel + 2 * self.hidden * own_kv * self.head_dim
 
     def layer_params(self, tensor_parallel: int = 1) -> tuple[float, float, float]:
-        """Return (attention, dense MLP, experts) of all layers in parameters on each of `tensor_parallel` GPUs."""
+        """Return (attention, MLP that every token passes, routed experts) of all layers, parameters a GPU.
+
+        Experts that every token passes (shared ones) count as MLP.
+        """
         attention = self.layers * self.attention_params(tensor_parallel)
         sparse = self.experts.layers if self.experts else 0
         dense = (self.layers - sparse) * 3 * self.hidden * self.intermediate / tensor_parallel
         if not self.experts:
             return attention, dense, 0.0
         e = self.experts
-        each = e.count * 3 * self.hidden * e.intermediate + 3 * self.hidden * e.shared_intermediate
-        return attention, dense, sparse * each / tensor_parallel
+        dense += sparse * 3 * self.hidden * e.shared_intermediate / tensor_parallel
+        return attention, dense, sparse * e.count * 3 * self.hidden * e.intermediate / tensor_parallel
 
     @property
     def embedding_params(self) -> int:

@@ -27,7 +27,7 @@ def _nearness(hardware: NodeHardware, a: int, b: int) -> int:
     return len(_PATHS) - _PATHS.index(path) if path in _PATHS else 0
 
 
-def _quality(hardware: NodeHardware, group: Sequence[int]) -> tuple[int, int]:
+def quality(hardware: NodeHardware, group: Sequence[int]) -> tuple[int, int]:
     """Return (slowest pair, minus unevenness) of a group: greater is better."""
     pairs = [_nearness(hardware, a, b) for a, b in combinations(group, 2)]
     return (min(pairs), min(pairs) - max(pairs)) if pairs else (0, 0)
@@ -57,7 +57,7 @@ def groups_of(hardware: NodeHardware, gpus: Sequence[int], size: int) -> list[tu
 
     def value(cut: tuple[tuple[int, ...], ...]) -> tuple[int, list[tuple[int, int]]]:
         joined = sum(joined_by_nvlink(hardware, group) for group in cut)
-        return joined, sorted(_quality(hardware, group) for group in cut)
+        return joined, sorted(quality(hardware, group) for group in cut)
 
     best = max(value(cut) for cut in _cuts(left, size))
     return list(next(cut for cut in _cuts(left, size) if value(cut) == best))
@@ -84,7 +84,7 @@ def _cuts(left: tuple[int, ...], size: int) -> Iterator[tuple[tuple[int, ...], .
 def _greedy_cut(hardware: NodeHardware, left: tuple[int, ...], size: int) -> list[tuple[int, ...]]:
     groups = []
     while len(left) >= size:
-        best = max(combinations(left, size), key=lambda group: (_quality(hardware, group), [-gpu for gpu in group]))
+        best = max(combinations(left, size), key=lambda group: (quality(hardware, group), [-gpu for gpu in group]))
         groups.append(best)
         left = tuple(gpu for gpu in left if gpu not in best)
     return sorted(groups)

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from metalserve.settings.common import Positive, Section, Url, problem
 from metalserve.settings.secret import SecretRef
+from metalserve.settings.workload import WorkloadSettings
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 """A model repository's id, ORGANISATION/NAME."""
@@ -142,6 +143,7 @@ class EngineSettings(Section):
     )
     stall_restarts: int = Field(3, ge=0, description="restarts of a stalled engine within an hour; 0: only tell")
     group: GroupSettings | None = Field(None, description="hosts that run one engine together; None: each its own")
+    workload: WorkloadSettings = Field(default_factory=WorkloadSettings, description="requests that the plan is for")
 
     @field_validator("host")
     @classmethod

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from metalserve.catalogue.loader import load_gpus
-from metalserve.catalogue.vllm_flags import load_flags
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
 from metalserve.planning import LaunchPlan, ModelConfig
-from metalserve.planning.constraints import split_problem
-from metalserve.planning.search import Search, usable_host
+from metalserve.planning.multinode import plan_group
+from metalserve.planning.work import Split
 from metalserve.settings import EngineSettings, GroupSettings, ModelSettings
 from roles.vllm import image
 
@@ -134,10 +133,11 @@ def _rdma(node: Node) -> list[str]:
 
 def _version(node: Node, arguments: Sequence[str]) -> str:
     """Return what all hosts of a group must agree on before one of them starts: image, model, arguments."""
-    own = {"--headless"}
-    words = [word for word in arguments if word not in own]
-    if "--node-rank" in words:
-        words[words.index("--node-rank") + 1] = "*"
+    words = [word for word in arguments if word != "--headless"]
+    for option in ("--node-rank", "--data-parallel-start-rank"):
+        if option in words:
+            place = words.index(option)
+            del words[place : place + 2]
     model = node.settings.model
     archive = node.settings.engine.image_archive_sha256 or ""
     said = [image.reference(node.settings, node.release), archive, model.revision if model else "", *words]
@@ -145,10 +145,7 @@ def _version(node: Node, arguments: Sequence[str]) -> str:
 
 
 def group_plan(node: Node, model: ModelConfig, settings: ModelSettings, path: str) -> LaunchPlan:
-    """Return the plan of this host's part: tensor parallel inside a host, pipeline stages across them.
-
-    Cross-node tensor parallel pays only over RDMA; vLLM's own rule is TP = GPUs of a host, PP = hosts (docs/serving,
-    0.33), which is what is taken where the settings leave it open.
+    """Return the plan of this host's part, as the plan of the whole group has it.
 
     Args:
         node: the host; all hosts of the group are taken to have the same GPUs.
@@ -159,76 +156,37 @@ def group_plan(node: Node, model: ModelConfig, settings: ModelSettings, path: st
     Raises:
         MetalserveError: the host is not in its own group.
     """
-    from metalserve.planning import arguments as words
-
-    engine, version = node.settings.engine, node.release.vllm.version
+    engine = node.settings.engine
     group = _group(engine)
     rank, hosts = _rank(node, group), len(group.hosts)
-    flags, catalogue = load_flags(version), load_gpus()
-    refused = LaunchPlan(fits=False, vllm_version=version)
-    if "--nnodes" not in flags.by_name:
-        return replace(refused, refused=f"vLLM {version} has no --nnodes: a group needs 0.11.2 or newer")
-    if problem := words.extra_problem(engine.extra_args, flags):
-        return replace(refused, refused=problem)
-    found = usable_host(node.hardware, catalogue)
-    if isinstance(found, str):
-        return replace(refused, refused=found)
-    count = len(found.gpus)
-    pipeline = engine.pipeline_parallel or hosts
-    tensor = engine.tensor_parallel or max(1, count * hosts // pipeline)
-    if tensor * pipeline % hosts or tensor * pipeline // hosts > count:
-        return replace(
-            refused,
-            refused=f"tensor parallel {tensor} x pipeline parallel {pipeline} GPUs cannot be laid evenly over {hosts} "
-            f"hosts of {count}",
-        )
-    if problem := split_problem(model, tensor, pipeline):
-        return replace(refused, refused=f"tensor parallel {tensor}, pipeline parallel {pipeline}: {problem}")
-    default = flags.by_name["--gpu-memory-utilization"].default
-    utilization = engine.gpu_memory_utilization or (default if isinstance(default, float) else 0.9)
-    search = Search(found, model, engine, utilization, 2.0)
-    share = search.share(tensor, pipeline)
-    if share.kv_tokens < search.needed_tokens:
-        return replace(
-            refused,
-            refused=f"{hosts} hosts of {count} {found.name} hold {share.kv_tokens:,} tokens of KV cache beside the "
-            f"weights, {search.needed_tokens:,} are needed: more hosts, or a smaller or quantised model",
-        )
-    local = tensor * pipeline // hosts
-    gpus = search.groups(min(tensor, local), max(1, local // tensor))[0]
-    context = engine.max_model_len or min(model.max_position, max(1024, share.kv_tokens // 1024 * 1024))
-    arguments = words.vllm_args(
-        flags,
+    plan = plan_group(
+        node.hardware,
+        model,
+        engine,
+        node.release,
+        load_gpus(),
+        hosts,
         model_path=path,
         served_name=settings.served_as,
-        engine=engine,
-        port=engine.port,
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        max_model_len=context,
-        utilization=utilization,
-        dtype=None,
     )
-    arguments += ["--nnodes", str(hosts), "--node-rank", str(rank), "--master-addr", group.head_address]
-    arguments += ["--master-port", str(group.master_port), *(["--headless"] if rank else [])]
-    if wrong := words.first_error(arguments, version):
-        return replace(refused, refused=f"vLLM {version} would not start: {wrong}")
+    if not plan.fits:
+        return LaunchPlan(fits=False, refused=plan.refused, vllm_version=plan.vllm_version)
+    words = list(plan.member_args(rank, group.head_address))
+    for option in ("--master-port", "--data-parallel-rpc-port"):
+        if option in words:
+            words[words.index(option) + 1] = str(group.master_port)
+    place = "the head" if rank == 0 else f"rank {rank}"
     return LaunchPlan(
         fits=True,
         replicas=1,
-        tensor_parallel=tensor,
-        pipeline_parallel=pipeline,
-        gpus_per_replica=(tuple(gpus),),
-        max_model_len=context,
-        gpu_memory_utilization=utilization,
-        kv_tokens=share.kv_tokens,
-        memory=share,
-        vllm_args=tuple(arguments),
-        reasons=(
-            f"{hosts} hosts run one engine: {tensor} GPUs share each layer, {pipeline} stages lie over the hosts; "
-            f"this one is {'the head' if rank == 0 else f'rank {rank}'}.",
-            f"The KV cache holds {share.kv_tokens:,} tokens.",
-        ),
-        vllm_version=version,
-        ports=(engine.port,),
+        split=Split(plan.tensor_parallel, plan.pipeline_parallel, plan.data_parallel, plan.expert_parallel),
+        gpus_per_replica=(plan.members[rank].gpus,),
+        max_model_len=plan.max_model_len,
+        gpu_memory_utilization=plan.gpu_memory_utilization,
+        kv_tokens=plan.kv_tokens,
+        memory=plan.memory,
+        vllm_args=tuple(words),
+        reasons=(f"{hosts} hosts run one engine together; this one is {place}.", *plan.reasons),
+        vllm_version=plan.vllm_version,
+        ports=(plan.port,),
     )

@@ -26,7 +26,7 @@ def test_plans_are_accepted_or_refused_in_words(planning: Planning, gpu: str) ->
                 assert [p for p in check_args(plan.vllm_args, "0.33.0") if p.severity == "error"] == []
                 used = [g for group in plan.gpus_per_replica for g in group]
                 assert len(used) == len(set(used)) <= count
-                assert len(used) == plan.replicas * plan.tensor_parallel * plan.pipeline_parallel
+                assert len(used) == plan.replicas * plan.split.gpus
                 assert plan.kv_tokens >= min(8192, plan.max_model_len)
             else:
                 assert plan.refused

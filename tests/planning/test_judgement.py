@@ -24,18 +24,18 @@ def shape(plan: LaunchPlan) -> tuple[int, int, int]:
     ("gpus", "model", "expected"),
     [
         ("4xL40S", "Qwen2.5-7B-Instruct", (4, 1, 1)),
-        ("8xRTX-4090", "Llama-3.1-8B-Instruct", (8, 1, 1)),
+        ("8xRTX-4090", "Qwen2.5-7B-Instruct", (8, 1, 1)),
         ("8xH100-SXM", "Qwen2.5-7B-Instruct", (8, 1, 1)),
         ("1xL4", "Llama-3.1-8B-Instruct", (1, 1, 1)),
         ("8xH100-SXM", "Llama-3.3-70B-Instruct", (2, 4, 1)),
-        ("8xH200-SXM", "Llama-3.3-70B-Instruct", (4, 2, 1)),
+        ("8xH200-SXM", "Llama-3.3-70B-Instruct", (2, 4, 1)),
         ("4xA100-SXM-80", "Llama-3.3-70B-Instruct", (1, 4, 1)),
-        ("4xL40S", "Llama-3.3-70B-Instruct", (1, 1, 4)),
+        ("4xL40S", "Llama-3.3-70B-Instruct", (1, 4, 1)),
         ("4xH100-NVL", "Llama-3.3-70B-Instruct", (2, 2, 1)),
         ("8xH200-SXM", "Llama-3.1-405B-Instruct", (1, 8, 1)),
         ("8xH200-SXM", "DeepSeek-V3", (1, 8, 1)),
         ("8xH100-SXM", "gpt-oss-120b", (4, 2, 1)),
-        ("2xT4", "Qwen2.5-7B-Instruct", (1, 1, 2)),
+        ("2xT4", "Qwen2.5-7B-Instruct", (1, 2, 1)),
     ],
 )
 def test_shape(planning: Planning, gpus: str, model: str, expected: tuple[int, int, int]) -> None:
@@ -52,11 +52,11 @@ def test_every_gpu_is_in_at_most_one_replica(planning: Planning) -> None:
     assert plan.replica_args(1)[plan.vllm_args.index("--port") + 1] == "8001"
 
 
-def test_latency_keeps_tensor_parallel_over_nvlink_only(planning: Planning) -> None:
+def test_latency_spends_gpus_where_they_shorten_a_token(planning: Planning) -> None:
     assert shape(planning("8xH100-SXM", "Llama-3.3-70B-Instruct", intent="latency")) == (1, 8, 1)
-    assert shape(planning("4xL40S", "Qwen2.5-7B-Instruct", intent="latency")) == (4, 1, 1)
-    # 14 GiB over two GPUs leave 7 each; over four, 3.6: the all-reduces would cost what the reading saves
-    assert shape(planning("8xH100-SXM", "Qwen2.5-7B-Instruct", intent="latency")) == (4, 2, 1)
+    # one token's all-reduce is small even for PCIe: 7 GiB a GPU instead of 14 pay for it, a fixed time a step does not
+    assert shape(planning("4xL40S", "Qwen2.5-7B-Instruct", intent="latency")) == (2, 2, 1)
+    assert planning("8xH100-SXM", "Qwen2.5-7B-Instruct", intent="latency").tensor_parallel < 8
 
 
 def test_405b_in_bf16_does_not_fit_and_what_would(planning: Planning) -> None:
@@ -120,7 +120,7 @@ def test_uneven_links_that_cannot_be_avoided_are_said(planning: Planning) -> Non
 
 def test_a_pipeline_over_pcie_takes_near_gpus(planning: Planning) -> None:
     near = host({(0, 2): "NODE", (1, 3): "NODE"}, 4)
-    plan = planning(near, "Llama-3.3-70B-Instruct", pipeline_parallel=2, max_model_len=8192)
+    plan = planning(near, "Llama-3.3-70B-Instruct", tensor_parallel=1, pipeline_parallel=2, max_model_len=8192)
     assert plan.gpus_per_replica == ((0, 2), (1, 3))
 
 

@@ -15,7 +15,7 @@ from metalserve.planning.memory import (
     GIB,
     batched_tokens,
     kv_bytes_per_token,
-    overhead_bytes,
+    overhead_parts,
     stage_layers,
     weights_bytes,
 )
@@ -60,8 +60,7 @@ def test_start_up_logs(
     config = known_model(model)
     weights = weights_bytes(config, tensor) / GIB
     assert weights == pytest.approx(weights_gib, rel=0.005)
-    graphs = 1.0  # counted since 0.21, these logs are older
-    overhead = overhead_bytes(config, tensor, 1, batched) / GIB - graphs
+    overhead = overhead_parts(config, tensor, tensor, batched, graphs=False).total / GIB
     assert total_gib * utilization - weights - overhead == pytest.approx(kv_gib, rel=0.03)
 
 

@@ -280,8 +280,10 @@ def test_an_engine_that_does_not_run_is_started_not_restarted(manifest: str) -> 
         sections={**done.observed.sections, "engine-answers": Section("")},
     )
     node = done.with_observation(stopped)
+    assert node.settings.model is not None
+    gpus = ",".join(map(str, planned(node, node.settings.model).gpus_per_replica[0]))
     assert changes(role.serve(node), node) == [
-        "begin engine 0 on GPU 0, if driver, fabric and weights are right",
+        f"begin engine 0 on GPU {gpus}, if driver, fabric and weights are right",
         "unit metalserve-vllm-0.service: enabled/failed -> start",
     ]
 

@@ -91,7 +91,7 @@ def test_the_split_may_be_given(manifest: str) -> None:
     assert node.settings.model is not None
     plan = planned(node, node.settings.model)
     assert plan.gpus_per_replica == ((0, 1),)
-    with pytest.raises(MetalserveError, match="cannot be laid evenly over 2 hosts of 8"):
+    with pytest.raises(MetalserveError, match="cannot be served on this host"):
         role.serve(member(manifest, tensor_parallel=1, pipeline_parallel=3))
 
 
@@ -164,5 +164,5 @@ def test_the_beacon_listens_to_the_group_alone_and_goes_with_it(manifest: str) -
 def test_what_a_group_refuses(manifest: str) -> None:
     with pytest.raises(MetalserveError, match=r"cannot be served on this host: .*heads"):
         role.serve(member(manifest, tensor_parallel=3, pipeline_parallel=2))
-    with pytest.raises(MetalserveError, match="tokens of KV cache beside the weights"):
+    with pytest.raises(MetalserveError, match=r"\(2 hosts\), of .* usable; the KV cache holds 0 tokens"):
         role.serve(member(manifest, gpu_memory_utilization=0.02))
