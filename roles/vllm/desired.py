@@ -164,7 +164,7 @@ def serve(node: Node) -> Desired:
         actions=(
             *(begin(node.observed, unit, texts[unit.replica]) for unit in fresh),
             *replacement.actions(group=in_step),
-            *removals(node, keep=plan.replicas, runtime=engine.runtime),
+            *removals(node, keep=plan.replicas, runtime=engine.runtime, phase="early" if in_step else "late"),
             *(() if in_step else revive(node, units)),
             *old_caches(node, units),
         ),
