@@ -10,6 +10,8 @@
 set -u
 LC_ALL=C; export LC_ALL
 UNITS=/etc/systemd/system
+QUADLETS=/etc/containers/systemd
+STATES=/run/metalserve/engines
 
 ask() { # SECONDS PATH [BODY]: the answer, then a last line with the HTTP status (000: none)
   seconds=$1 path=$2
@@ -31,6 +33,11 @@ work() {
   said=$(ask 5 /metrics)
   [ "$(status_of "$said")" = 200 ] || { echo -; return; }
   printf '%s\n' "$said" | awk '/^vllm:(generation|prompt)_tokens_total[{ ]/{n+=$NF; f=1} END{if (f) printf "%.0f\n", n; else print "-"}'
+}
+
+# detached NUMBER: what the watch found when it last tried to open a GPU in the container.
+detached() {
+  [ ! -s "$STATES/$1.detached" ] || printf 'detached %s\n' "$(tr '\n' ' ' <"$STATES/$1.detached")"
 }
 
 # look PORT: one line an answer. A busy engine may give no token in time, but its counters move.
@@ -60,11 +67,11 @@ case "${1:-}" in
   --all)
     answers=$(mktemp -d /run/metalserve-probe.XXXXXXXX) || exit 1
     trap 'rm -rf "$answers"' EXIT
-    for unit in "$UNITS"/metalserve-vllm-*.service; do
+    for unit in "$UNITS"/metalserve-vllm-*.service "$QUADLETS"/metalserve-vllm-*.container; do
       number=${unit##*-}
-      number=${number%.service}
+      number=${number%.*}
       case "$number" in ''|*[!0-9]*) continue ;; esac
-      look "$(($2 + number))" >"$answers/$number" &   # side by side: eight stuck engines must not take eight times as long
+      { look "$(($2 + number))"; detached "$number"; } >"$answers/$number" &   # side by side: eight stuck engines must not take eight times as long
     done
     wait
     cat "$answers"/* 2>/dev/null || :

@@ -170,13 +170,14 @@ def _converged(run: HostRun, decide: Decide) -> None:
         )
 
 
-def prove(name: str, check: Check, *, within_s: float = 0.0) -> None:
+def prove(name: str, check: Check, *, within_s: float | Callable[[Node], float] = 0.0) -> None:
     """The last stage of a role: check the host and fail it loudly if it is not as decided.
 
     Args:
         name: shown to people.
         check: pure; any finding of status "fail" or "unknown" fails the host, "warn" is reported.
-        within_s: how long the host may take to become right, in seconds; observed again every few seconds.
+        within_s: how long the host may take to become right, in seconds; observed again every few seconds. A function
+            of the host where that depends on its settings.
     """
     run = current()
     # A run that only proves is asked about a machine that runs, whatever its PID 1 is; nothing is proved in an image.
@@ -185,6 +186,8 @@ def prove(name: str, check: Check, *, within_s: float = 0.0) -> None:
     if run.proofs_only:
         note_check(run, name, check)
         return
+    if callable(within_s):
+        within_s = within_s(run.node)
     if not run.pending:
         try:
             _judge(run, check(run.node))

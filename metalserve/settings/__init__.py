@@ -15,7 +15,7 @@ from metalserve.settings.machine import (
 )
 from metalserve.settings.repositories import KeySettings, RepositoriesSettings, RepositorySettings
 from metalserve.settings.secret import SecretRef
-from metalserve.settings.serving import EngineSettings, ModelSettings
+from metalserve.settings.serving import EngineSettings, GroupSettings, ModelSettings
 from metalserve.settings.verification import VerifySettings
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "DriverSettings",
     "EngineSettings",
     "ExpectSettings",
+    "GroupSettings",
     "HostBaseSettings",
     "HostSettings",
     "KeySettings",

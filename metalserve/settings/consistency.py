@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from metalserve.settings.gpus import gpu_contradictions
@@ -65,9 +66,11 @@ def _layout(settings: HostSettings) -> list[Problem]:
     needed = 1
     for value in sizes.values():
         needed *= value
-    if sizes and count is not None and needed > count:
+    hosts = len(engine.group.hosts) if engine.group is not None else 1
+    if sizes and count is not None and needed > count * hosts:
         product = " x ".join(f"{key.removeprefix('engine.')} {value}" for key, value in sizes.items())
-        return [(next(iter(sizes)), f"{product} needs {needed} GPUs, but expect.count is {count}")]
+        there = f"expect.count is {count}" + (f" on each of {hosts} hosts" if hosts > 1 else "")
+        return [(next(iter(sizes)), f"{product} needs {needed} GPUs, but {there}")]
     return []
 
 
@@ -83,18 +86,56 @@ def _engine(settings: HostSettings) -> list[Problem]:
         flag = argument.split("=", 1)[0].replace("_", "-")
         if flag in OWNED_FLAGS:
             found.append(("engine.extra_args", f"{flag} has a setting of its own: use {OWNED_FLAGS[flag]}"))
+    found += _group(settings)
     if settings.storage.mount == settings.container.data_root:
         found.append(("storage.mount", "is container.data_root too: models and images need directories of their own"))
     return found
+
+
+def _group(settings: HostSettings) -> list[Problem]:
+    engine, group = settings.engine, settings.engine.group
+    if group is None:
+        return []
+    found: list[Problem] = []
+    if engine.replicas is not None and engine.replicas > 1:
+        found.append(("engine.replicas", f"{engine.replicas}, but the hosts of a group run one engine together"))
+    if engine.host in _LOOPBACK:
+        found.append(("engine.host", f"{engine.host}: the other hosts of the group ask the head whether it serves"))
+    if engine.port in (group.master_port, group.state_port):
+        found.append(
+            (
+                "engine.group.master_port",
+                f"{group.master_port} and the next are the group's own: engine.port is another",
+            )
+        )
+    return found
+
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def open_to_all(host: str) -> bool:
+    """Tell whether an address to listen on can be reached from anywhere: every address, or a public one."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False  # a name: nothing is known of it
+    return address.is_unspecified or address.is_global
 
 
 def warnings(settings: HostSettings) -> list[str]:
     """Return what is allowed but should be known, each `key: what`."""
     found: list[str] = []
     engine, model = settings.engine, settings.model
-    if model is not None and engine.api_key is None and engine.host not in ("127.0.0.1", "::1", "localhost"):
+    if model is not None and engine.api_key is None and engine.host not in _LOOPBACK:
         found.append(
             f"engine.api_key: none is set and the API listens on {engine.host}: anyone who reaches it may use it"
+        )
+    if model is not None and engine.api_key is not None and open_to_all(engine.host):
+        # vLLM 0.33 docs/usage/security.md; /invocations is full inference (measured on 0.32 with a key set).
+        found.append(
+            f"engine.host: the API listens on {engine.host}, and vLLM asks for the key below /v1 only: /invocations, "
+            "/metrics and /load answer without it; give the host's private address and put roles.router before it"
         )
     if engine.image_archive is not None and engine.image_archive_sha256 is None:
         found.append("engine.image_archive_sha256: none is set, so the image is taken as it comes")

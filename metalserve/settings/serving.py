@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -59,6 +60,53 @@ class ModelSettings(Section):
         return self.served_name or self.name
 
 
+class GroupSettings(Section):
+    """Several hosts that run one engine together; the same on each of them."""
+
+    hosts: dict[str, str] = Field(
+        description="inventory name -> address in the network between the hosts; the first is the head, which serves"
+    )
+    master_port: int = Field(
+        29501, ge=1024, le=65534,
+        description="port at which the engines meet; at the next one each host tells the others its state",
+    )  # fmt: skip
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts(cls, value: dict[str, str]) -> dict[str, str]:
+        if len(value) < 2:
+            raise problem("must name two hosts or more")
+        for address in value.values():
+            try:
+                ip_address(address)
+            except ValueError:
+                raise problem("must give each host an IP address, not a name") from None
+        if len(set(value.values())) < len(value):
+            raise problem("gives two hosts the same address")
+        return value
+
+    @property
+    def head(self) -> str:
+        """Name of the host that serves."""
+        return next(iter(self.hosts))
+
+    @property
+    def head_address(self) -> str:
+        """Its address in the network between the hosts."""
+        return self.hosts[self.head]
+
+    @property
+    def state_port(self) -> int:
+        """Port at which each host tells the others the state of its part."""
+        return self.master_port + 1
+
+    def rank(self, host: str) -> int:
+        """Return the place of a host in the group, 0 for the head; raises KeyError when it is not in it."""
+        if host not in self.hosts:
+            raise KeyError(host)
+        return list(self.hosts).index(host)
+
+
 class EngineSettings(Section):
     """The vLLM engine; its version comes from the release. None lets the planner decide."""
 
@@ -82,6 +130,19 @@ class EngineSettings(Section):
     start_timeout_s: Positive = Field(1800, description="seconds from start to healthy; large models load for minutes")
     stop_timeout_s: Positive = Field(150, description="seconds running requests get to finish when the engine stops")
     intent: Literal["latency", "throughput", "balanced"] = Field("balanced", description="what the planner favours")
+    runtime: Literal["docker", "podman"] = Field(
+        "docker", description="what runs the container: Docker, or Podman with a Quadlet unit"
+    )
+    memory_limit: str | None = Field(None, description="memory of the host that a container may use, such as '256g'")
+    pids_limit: Positive = Field(32768, description="processes and threads that a container may have")
+    start_attempts: Positive = Field(5, description="failed starts in a row after which an engine stays stopped")
+    restart_delay_s: Positive = Field(5, description="seconds before a failed engine is started again, at first")
+    restart_delay_max_s: Positive = Field(120, description="seconds to which that delay grows (systemd 254 or newer)")
+    stall_timeout_s: Positive = Field(
+        120, description="seconds with requests running and no step made after which an engine counts as stalled"
+    )
+    stall_restarts: int = Field(3, ge=0, description="restarts of a stalled engine within an hour; 0: only tell")
+    group: GroupSettings | None = Field(None, description="hosts that run one engine together; None: each its own")
     workload: WorkloadSettings = Field(default_factory=WorkloadSettings, description="requests that the plan is for")
 
     @field_validator("host")
@@ -89,6 +150,13 @@ class EngineSettings(Section):
     def _host(cls, value: str) -> str:
         if not re.fullmatch(r"[0-9A-Za-z:.%_-]+", value):
             raise problem("must be an address or a host name")
+        return value
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _memory_limit(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[1-9][0-9]*[mg]", value):
+            raise problem("must be a number with m or g, such as '256g'")
         return value
 
     @field_validator("image_archive_sha256")

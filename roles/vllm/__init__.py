@@ -12,7 +12,7 @@ from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
 from roles.container_runtime.desired import watch as watch_container_runtime
 from roles.storage.desired import watch as watch_storage
-from roles.vllm import desired
+from roles.vllm import desired, records
 from roles.weights.desired import watch as watch_weights
 
 
@@ -29,14 +29,17 @@ def vllm() -> None:
     """Plan the launch from the hardware, start one supervised container a replica, and prove a completion."""
     stage("install", desired.install)
     stage("configure", desired.configure)
+    stage("watch", desired.watched, live_only=True)
     stage("serve", desired.serve, live_only=True)
-    prove("a completion", _check, within_s=60)
+    prove("a completion", _check, within_s=desired.ready_within_s)
 
 
 def _check(node: Node) -> Sequence[Finding]:
     findings = desired.check(node)
     if node.settings.model is not None and all(not finding.failing for finding in findings):
         record("answers", desired.in_words(node))
+        if words := records.in_words(node.observed):
+            record("launch", words)
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -10,27 +11,51 @@ from metalserve.desired.model import Action
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from roles.vllm.answers import Answer, answers
-from roles.vllm.paths import GATE, PROBE, container_name, replica_of, unit_name, unit_path
+from roles.vllm.paths import CACHE, GATE, PROBE, PROVEN, container_name, replica_of, unit_name, unit_path
+from roles.vllm.replacing import exports
 from roles.vllm.unit import EngineUnit
 
 
-def begin(unit: EngineUnit) -> Action:
+def begin(observed: Observation, unit: EngineUnit, text: str) -> Action:
     """Ask the gate, then begin the start without waiting for it.
 
     The gate's reason is then what the run says, not "the unit did not start"; and eight engines load side by side,
     since the units' own start, which comes next, only waits for what was begun here.
+
+    Args:
+        observed: the host.
+        unit: the engine.
+        text: its unit file.
     """
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in unit.gate.items())
     name, gpus = unit_name(unit.replica), ",".join(map(str, unit.gpus))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    state = observed.units.get(name)
+    starting = state is not None and state.active == "activating"
+    # One that still starts (or fails again and again) as it was before would go on doing so; one that loads is left.
+    verb = "restart" if starting and not _written(observed, unit, digest) else "start"
     return Action(
         name=f"begin engine {unit.replica} on GPU {gpus}, if driver, fabric and weights are right",
-        done=partial(_active, replica=unit.replica),
+        done=partial(_begun, unit=unit, digest=digest),
         script=(
-            f"{exports}export MS_MEMORY=0\n{GATE}\n"
+            f"{exports(unit)}export MS_MEMORY=0\n{GATE}\n"
             f"systemctl daemon-reload\nsystemctl reset-failed {name} 2>/dev/null || :\n"
-            f"systemctl start --no-block {name}\n"
+            f"systemctl {verb} --no-block {name}\n"
         ),
     )
+
+
+def _written(observed: Observation, unit: EngineUnit, digest: str) -> bool:
+    found = observed.files.get(unit_path(unit.replica, unit.runtime))
+    return found is not None and found.sha256 == digest
+
+
+def _begun(observed: Observation, unit: EngineUnit, digest: str) -> bool:
+    if _active(observed, unit.replica):
+        return True
+    # A part of a group answers when all of them do; that is waited for when every host was begun with.
+    found = observed.units.get(unit_name(unit.replica))
+    starting = found is not None and found.active == "activating"
+    return bool(unit.part) and starting and _written(observed, unit, digest)
 
 
 def revive(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:
@@ -39,7 +64,7 @@ def revive(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:
     if not stuck:
         return ()
     first = stuck[0]
-    exports = "".join(
+    given = "".join(
         f"export {key}={shlex.quote(value)}\n"
         for key, value in (("MS_ADDRESS", first.address), ("MS_MODEL", first.model), ("MS_AUTH", first.authorisation))
     )
@@ -52,7 +77,7 @@ def revive(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:
             why=told.get(first.port, Answer(first.port)).in_words(),
             phase="late",
             done=lambda seen: all(check(seen) for check in checks),
-            script=exports + "\n".join(_ask_again(u) for u in stuck) + _RESTART,
+            script=given + "\n".join(_ask_again(u) for u in stuck) + _RESTART,
         ),
     )
 
@@ -63,8 +88,8 @@ def _ask_again(unit: EngineUnit) -> str:
     name = container_name(unit.replica)
     return (
         f'if ! {PROBE} --once {unit.port}; then stuck="${{stuck:-}} {name}.service"; '
-        f"docker logs --tail 10 {name} 2>&1 || :; "
-        f"docker unpause {name} >/dev/null 2>&1 || :; docker kill {name} >/dev/null 2>&1 || :; fi"
+        f"{unit.runtime} logs --tail 10 {name} 2>&1 || :; {unit.runtime} unpause {name} >/dev/null 2>&1 || :; "
+        f"{unit.runtime} kill {name} >/dev/null 2>&1 || :; fi"
     )
 
 
@@ -89,23 +114,54 @@ def _not_stuck(observed: Observation, replica: int, port: int, model: str) -> bo
     return answer.serves(model) or answer.busy(model)
 
 
-def removals(node: Node, keep: int) -> tuple[Action, ...]:
-    """Stop and remove the engines whose number is `keep` or above: the plan has them no longer."""
-    found = (replica_of(path) for path in node.observed.files if path.startswith(unit_path(0).split("0")[0]))
+def removals(node: Node, keep: int, *, runtime: str = "docker", phase: str = "late") -> tuple[Action, ...]:
+    """Stop and remove the engines whose number is `keep` or above, and those of another runtime: no plan has them.
+
+    Late, when those that stay have answered: what is to go serves until then, where it does not stand in the way.
+    """
+    found = {path: number for path in node.observed.files if (number := _engine_of(path)) is not None}
     return tuple(
         Action(
-            name=f"remove engine {replica}, which is no longer planned",
-            phase="early",
-            done=partial(_gone, replica=replica),
+            name=f"remove engine {number}, which is no longer planned"
+            if number >= keep
+            else f"remove the unit of engine {number} for another runtime",
+            phase=phase if number >= keep else "early",
+            done=partial(_gone, path=path),
             script=(
-                f"systemctl -q disable --now {unit_name(replica)} || :\nrm -f {unit_path(replica)}\n"
-                f"systemctl daemon-reload\nsystemctl reset-failed {unit_name(replica)} 2>/dev/null || :\n"
-                f"docker rm --force {container_name(replica)} >/dev/null 2>&1 || :\n"
+                f"systemctl -q disable --now {unit_name(number)} 2>/dev/null || :\n"
+                f"systemctl stop {unit_name(number)} 2>/dev/null || :\n"
+                f"rm -f {path} {PROVEN}/{path.rpartition('/')[2]}\n"
+                f"systemctl daemon-reload\nsystemctl reset-failed {unit_name(number)} 2>/dev/null || :\n"
+                f"for ms_run in docker podman; do ! command -v $ms_run >/dev/null || "
+                f"$ms_run rm --force {container_name(number)} >/dev/null 2>&1 || :; done\n"
             ),
         )
-        for replica in sorted(r for r in found if r is not None and r >= keep)
+        for path, number in sorted(found.items())
+        if number >= keep or path != unit_path(number, runtime)
     )
 
 
-def _gone(observed: Observation, replica: int) -> bool:
-    return unit_path(replica) not in observed.files
+def _engine_of(path: str) -> int | None:
+    number = replica_of(path)
+    return number if number is not None and path in (unit_path(number), unit_path(number, "podman")) else None
+
+
+def _gone(observed: Observation, path: str) -> bool:
+    return path not in observed.files
+
+
+def old_caches(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:
+    """Remove compiled kernels that nothing uses: those of today and the newest others (to go back to) are kept."""
+    current = {f"{CACHE}/{unit.cache.partition('/')[0]}" for unit in units}
+    others = [f for path, f in node.observed.files.items() if path.rpartition("/")[0] == CACHE and path not in current]
+    old = [f.path for f in sorted(others, key=lambda f: f.mtime, reverse=True)[1:]]
+    if not old:
+        return ()
+    return (
+        Action(
+            name=f"remove {len(old)} old compile cache(s)",
+            phase="late",
+            done=lambda seen: not any(path in seen.files for path in old),
+            script=f"rm -rf {' '.join(map(shlex.quote, old))}\n",
+        ),
+    )

@@ -24,6 +24,7 @@ class Answer:
         text: what was completed.
         moving: the engine's token counters moved while the completion did not come: it is busy, not stuck.
         said: what it said instead of an answer, one line.
+        detached: why a new program in its container cannot open a GPU, as the watch found; empty when it can.
     """
 
     port: int
@@ -33,6 +34,7 @@ class Answer:
     text: str = ""
     moving: bool = False
     said: str = ""
+    detached: str = ""
 
     def serves(self, model: str) -> bool:
         """Tell whether the engine serves `model` and gives tokens."""
@@ -68,7 +70,7 @@ def parse_answers(text: str) -> dict[int, Answer]:
             if port is not None:
                 answers[port] = _answer(port, lines)
             port, lines = int(rest) if rest.isdigit() else None, {}
-        elif key in ("health", "models", "completion", "work"):
+        elif key in ("health", "models", "completion", "work", "detached"):
             first, _, body = rest.partition(" ")
             lines[key] = (first, body.strip())
     return answers
@@ -89,6 +91,7 @@ def _answer(port: int, lines: dict[str, tuple[str, str]]) -> Answer:
         text=text if isinstance(text, str) else "",
         moving=before.isdigit() and after.isdigit() and int(after) > int(before),
         said=(completion_said if health == 200 else health_said)[:200],
+        detached=" ".join(lines.get("detached", ("", ""))).strip()[:200],
     )
 
 

@@ -2,54 +2,73 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Sequence
 
-from metalserve.desired.model import Desired, Directory, File, Unit, Watch
+from metalserve.desired.model import Desired, Directory, File, Package, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.paths import FILES
-from metalserve.planning import LaunchPlan
 from metalserve.releases import Release
 from metalserve.secrets import resolve
 from metalserve.settings import EngineSettings, HostSettings, ModelSettings
 from metalserve.verify.finding import Finding
 from metalserve.weights.store import place_of
-from roles.container_runtime.desired import CDI_SPEC, access
-from roles.storage.desired import unit_name as mount_unit_name
-from roles.vllm import image
-from roles.vllm.actions import begin, removals, revive
+from roles.vllm import group, image, records
+from roles.vllm.actions import begin, old_caches, removals, revive
 from roles.vllm.answers import ANSWERS_SECTION, Answer, answers
-from roles.vllm.launch import CONFIG_SECTION, container_path, planned, refuse_wrong_arguments
+from roles.vllm.engine import address, engine_unit
+from roles.vllm.findings import about
+from roles.vllm.launch import CONFIG_SECTION, planned, refuse_wrong_arguments
 from roles.vllm.paths import (
     AUTHORISATION,
+    BEACON_SERVICE_PATH,
+    BEACON_SOCKET,
+    BEACON_SOCKET_PATH,
     CACHE,
     ENVIRONMENT,
     GATE,
     IMAGE_MARKER,
     PROBE,
+    QUADLET_GLOB,
+    REFUSED,
+    SCRIPTS,
     UNIT_GLOB,
     unit_name,
     unit_path,
 )
-from roles.vllm.unit import EngineUnit
-from roles.weights.desired import list_path
+from roles.vllm.replacing import GROUP_UNIT, UNITS_COMMAND, UNITS_SECTION, Replacement
+from roles.vllm.watching import nothing_watched, watching
+from roles.vllm.written import unit_text
+
+REFUSED_SECTION = "engine-refused"
 
 
 def watch(settings: HostSettings, release: Release) -> Watch:
     """What an observation must look at for this role."""
     model, engine = settings.model, settings.engine
-    base = Watch(paths=(UNIT_GLOB, GATE, PROBE, ENVIRONMENT, AUTHORISATION), units=("metalserve-vllm-*.service",))
+    base = Watch(
+        paths=(
+            *SCRIPTS, UNIT_GLOB, QUADLET_GLOB, ENVIRONMENT, AUTHORISATION, BEACON_SOCKET_PATH, BEACON_SERVICE_PATH,
+        ),
+        units=("metalserve-vllm-*.service", BEACON_SOCKET),
+        commands={UNITS_SECTION: UNITS_COMMAND},
+    )  # fmt: skip
     if model is None:
         return base
     place = place_of(settings.storage.mount, model)
+    addresses = {group.ADDRESSES_SECTION: "ip -o addr show"} if engine.group is not None else {}
     return base | Watch(
-        paths=(IMAGE_MARKER, place.marker, f"{CACHE}/*"),
-        units=(unit_name(0),),
+        paths=(IMAGE_MARKER, place.marker, f"{CACHE}/*", f"{CACHE}/*/*", group.INFINIBAND),
+        units=(unit_name(0), GROUP_UNIT),
         commands={
             image.SECTION: image.inspect_command(settings, release),
             CONFIG_SECTION: f"cat {shlex.quote(f'{place.published}/config.json')}",
             # The probe's text travels with the observation: a host whose copy is missing or old answers all the same.
             ANSWERS_SECTION: _exports(engine, model) + f"set -- --all {engine.port}\n" + _file("probe.sh"),
+            records.SECTION: records.COMMAND,
+            REFUSED_SECTION: f"cat {REFUSED} 2>/dev/null || :",
+            **addresses,
         },
     )
 
@@ -59,18 +78,16 @@ def _file(name: str) -> str:
 
 
 def _exports(engine: EngineSettings, model: ModelSettings) -> str:
-    values = {"MS_ADDRESS": address(engine), "MS_MODEL": model.served_as, "MS_AUTH": AUTHORISATION}
+    values = {
+        "MS_ADDRESS": address(engine),
+        "MS_MODEL": model.served_as,
+        "MS_AUTH": AUTHORISATION,
+    }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
-def address(engine: EngineSettings) -> str:
-    """Return the address at which the host reaches its own engines."""
-    known = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what listens everywhere is asked on loopback
-    return known.get(engine.host, f"[{engine.host}]" if ":" in engine.host else engine.host)
-
-
 def install(node: Node) -> Desired:
-    """The image, and the two scripts that guard the engines.
+    """The image, and the scripts that guard the engines; Podman where it is to run them.
 
     Raises:
         MetalserveError: `engine.extra_args` has what this vLLM does not start with.
@@ -78,10 +95,10 @@ def install(node: Node) -> Desired:
     if node.settings.model is None:
         return Desired()
     refuse_wrong_arguments(node)
-    scripts = Desired(
-        files=(File(GATE, _file("gate.sh"), mode="0755"), File(PROBE, _file("probe.sh"), mode="0755")),
-    )
-    return scripts + (image.install(node) if node.observed.live else Desired())
+    wish = Desired(files=tuple(File(path, _file(name), mode=mode) for path, (name, mode) in SCRIPTS.items()))
+    if node.settings.engine.runtime == "podman":
+        wish += Desired(packages=(Package("podman"),))
+    return wish + (image.install(node) if node.observed.live else Desired())
 
 
 def configure(node: Node) -> Desired:
@@ -110,6 +127,16 @@ def configure(node: Node) -> Desired:
     )
 
 
+def watched(node: Node) -> Desired:
+    """The watch over the engines, and for a group the beacon: both before an engine starts, which asks for it.
+
+    Raises:
+        MetalserveError: the host is not in its own group.
+    """
+    model = node.settings.model
+    return watching(node, model) if model is not None else Desired(actions=nothing_watched(node))
+
+
 def serve(node: Node) -> Desired:
     """The units of the planned replicas, running and answering; units of replicas that are not planned go.
 
@@ -117,62 +144,38 @@ def serve(node: Node) -> Desired:
         NotYetKnown: driver, Docker or model are not there yet.
         MetalserveError: the model cannot be served on this host.
     """
-    model = node.settings.model
+    model, engine = node.settings.model, node.settings.engine
     if model is None:
-        return Desired(actions=removals(node, keep=0))
+        return Desired(actions=removals(node, keep=0, phase="early"))
+    image.refuse_old_podman(node)
     plan = planned(node, model)
     marker = place_of(node.settings.storage.mount, model).marker
     units = [engine_unit(node, model, plan, replica) for replica in range(plan.replicas)]
+    texts = {unit.replica: unit_text(unit) for unit in units}
+    replacement = Replacement(node.observed, units, texts, marker)
+    in_step = engine.group is not None
+    # What is replaced is not begun: its GPUs are held until the script that replaces it has ended the old ones.
+    fresh = [] if replacement.clash else units
     return Desired(
-        directories=tuple(Directory(f"{CACHE}/{unit.replica}") for unit in units),
-        files=tuple(File(unit_path(unit.replica), unit.text()) for unit in units),
-        units=tuple(Unit(unit_name(u.replica), restart_on=(unit_path(u.replica), ENVIRONMENT, marker)) for u in units),
-        actions=(*removals(node, keep=plan.replicas), *map(begin, units), *revive(node, units)),
+        directories=tuple(Directory(f"{CACHE}/{unit.cache}") for unit in units),
+        files=tuple(File(unit_path(unit.replica, unit.runtime), texts[unit.replica]) for unit in units),
+        # The parts of a group come up together or not at all, so a run must not wait for one of them here.
+        units=tuple(Unit(unit_name(unit.replica), running=None if in_step else True) for unit in units),
+        actions=(
+            *(begin(node.observed, unit, texts[unit.replica]) for unit in fresh),
+            *replacement.actions(group=in_step),
+            *removals(node, keep=plan.replicas, runtime=engine.runtime, phase="early" if in_step else "late"),
+            *(() if in_step else revive(node, units)),
+            *old_caches(node, units),
+        ),
         notes=plan.reasons,
     )
 
 
-def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int) -> EngineUnit:
-    """Return what the unit of one replica says."""
-    settings, engine = node.settings, node.settings.engine
-    place = place_of(settings.storage.mount, model)
-    gpus = plan.gpus_per_replica[replica]
-    uuids = [gpu.uuid or "" for index in gpus if (gpu := node.hardware.gpu(index)) is not None]
-    by_cdi = access(node) == "cdi"
-    if by_cdi:
-        gpu_options = [f"--device nvidia.com/gpu={index}" for index in gpus]
-    else:
-        gpu_options = ["--runtime nvidia", f"--env NVIDIA_VISIBLE_DEVICES={','.join(uuids)}"]
-    systemd = node.observed.version_of("systemd") or "0"
-    major = systemd.split(".")[0].split("-")[0].split("~")[0]
-    return EngineUnit(
-        replica=replica,
-        model=model.served_as,
-        image=image.reference(settings, node.release),
-        arguments=plan.replica_args(replica),
-        gpus=gpus,
-        gpu_options=gpu_options,
-        weights=place.published,
-        weights_inside=container_path(model),
-        mount_unit=mount_unit_name(settings.storage.mount) if settings.storage.device != "none" else "",
-        address=address(engine),
-        port=plan.ports[replica],
-        gate={
-            "MS_GPUS": ",".join(uuids),
-            **({"MS_DEVICES": ",".join(map(str, gpus)), "MS_SPEC": CDI_SPEC} if by_cdi else {}),
-            "MS_FABRIC": "1" if node.hardware.needs_fabric_manager and len(gpus) > 0 else "0",
-            "MS_WEIGHTS": "1",
-            "MS_STORE": place.store,
-            "MS_REVISION": place.revision,
-            "MS_LIST": list_path(model),
-        },
-        authorisation=AUTHORISATION,
-        start_timeout_s=engine.start_timeout_s,
-        stop_timeout_s=engine.stop_timeout_s,
-        log_max_size=settings.container.log_max_size,
-        log_max_files=settings.container.log_max_files,
-        back_off=major.isdigit() and int(major) >= 254,
-    )
+def ready_within_s(node: Node) -> float:
+    """Return how long the proof may wait for the answer, seconds: a group begins to start only in this run."""
+    engine = node.settings.engine
+    return 60.0 if engine.group is None else float(engine.start_timeout_s)
 
 
 def check(node: Node) -> Sequence[Finding]:
@@ -182,21 +185,28 @@ def check(node: Node) -> Sequence[Finding]:
         return ()
     plan = planned(node, model)
     told = answers(node.observed)
-    return tuple(_finding(model, told.get(port, Answer(port)), replica) for replica, port in enumerate(plan.ports))
+    found = [about(model, told.get(port, Answer(port)), replica) for replica, port in enumerate(plan.ports)]
+    if node.settings.engine.group is not None:
+        found.append(_as_wanted(node, unit_text(engine_unit(node, model, plan, 0))))
+    return found
 
 
-def _finding(model: ModelSettings, answer: Answer, replica: int) -> Finding:
-    name = model.served_as
-    busy = answer.busy(name)
+def _as_wanted(node: Node, text: str) -> Finding:
+    """Tell whether what answers is what was wanted: a part of a group is replaced after the run went on."""
+    found = node.observed.files.get(unit_path(0, node.settings.engine.runtime))
+    replacing = node.observed.units.get(GROUP_UNIT)
+    under_way = replacing is not None and replacing.active in ("active", "activating")
+    right = found is not None and found.sha256 == hashlib.sha256(text.encode()).hexdigest() and not under_way
+    refused = node.observed.text(REFUSED_SECTION).strip()
     return Finding(
-        check="answers",
-        status="ok" if answer.serves(name) else "warn" if busy else "fail",
-        subject=f"engine {replica} on port {answer.port}",
-        expected=f"{name} completes a prompt",
-        observed="busy: no token in 15 s, but its counters move" if busy else answer.in_words(),
-        impact="requests wait" if busy else "clients get nothing from it",
-        remedy=f"journalctl -u {unit_name(replica)} -n 50",
-        source="/v1/models and one completion",
+        check="as-wanted",
+        status="ok" if right else "fail",
+        subject="this host's part of the group",
+        expected="it runs as the settings say",
+        observed="it does" if right else "it is being replaced" if under_way else refused or "its unit is another one",
+        impact="" if right else "what answers is what was there before",
+        remedy="" if right else f"journalctl -u {GROUP_UNIT} -u {unit_name(0)} -n 100, on all hosts of the group",
+        source=unit_path(0, node.settings.engine.runtime),
     )
 
 
@@ -216,4 +226,4 @@ def _ports(ports: Sequence[int]) -> str:
     return f":{ports[0]} to :{ports[-1]}" if joined else ", ".join(f":{port}" for port in ports)
 
 
-__all__ = ["answers", "check", "configure", "in_words", "install", "serve", "watch"]
+__all__ = ["GATE", "PROBE", "address", "answers", "check", "configure", "in_words", "install", "serve", "watch"]

@@ -12,6 +12,7 @@ from metalserve.errors import MetalserveError
 from metalserve.planning import LaunchPlan, model_config_from, plan_launch
 from metalserve.settings import ModelSettings
 from metalserve.weights.store import place_of
+from roles.vllm.group import group_plan
 from roles.weights.desired import manifest_of, store_state
 
 CONFIG_SECTION = "model-config"
@@ -53,15 +54,19 @@ def planned(node: Node, model: ModelSettings) -> LaunchPlan:
             f"launch plan: known only after {model.name} is staged (now: {state.what or state.state})",
             remedy="run roles.weights first",
         )
-    plan = plan_launch(
-        node.hardware,
-        model_config_from(_config(node, model), weights_bytes=_weights_bytes(model)),
-        node.settings.engine,
-        node.release,
-        load_gpus(),
-        model_path=container_path(model),
-        served_name=model.served_as,
-    )
+    config = model_config_from(_config(node, model), weights_bytes=_weights_bytes(model))
+    if node.settings.engine.group is not None:
+        plan = group_plan(node, config, model, container_path(model))
+    else:
+        plan = plan_launch(
+            node.hardware,
+            config,
+            node.settings.engine,
+            node.release,
+            load_gpus(),
+            model_path=container_path(model),
+            served_name=model.served_as,
+        )
     if not plan.fits:
         raise MetalserveError(
             f"{model.name} cannot be served on this host: {plan.refused}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -46,7 +47,7 @@ class Machine:
         self.gate.parent.mkdir()
         shutil.copy(GATE, self.gate)
         self.weights("exit 0")
-        self.said = {"index": "\n".join(f"{i}, {u}" for i, u in enumerate(UUIDS)), "q": "", "apps": ""}
+        self.said = {"index": "\n".join(f"{i}, {u}" for i, u in enumerate(UUIDS)), "q": "", "apps": "", "used": ""}
         self.rc = 0
 
     def weights(self, script: str) -> None:
@@ -72,7 +73,7 @@ class Machine:
             (self.root / name).write_text(f"{text}\n" if text else "")
         tool = bin_ / "nvidia-smi"
         tool.write_text(
-            '#!/bin/sh\ncase "$1" in *compute-apps*) f=apps ;; -q) f=q ;; *) f=index ;; esac\n'
+            '#!/bin/sh\ncase "$1" in *compute-apps*) f=apps ;; *memory.used*) f=used ;; -q) f=q ;; *) f=index ;; esac\n'
             f"cat {self.root}/$f\nexit {self.rc}\n"
         )
         tool.chmod(0o755)
@@ -315,3 +316,60 @@ def test_once(tmp_path: Path, engine: Engine) -> None:
     assert probe(tmp_path, "--once", str(engine.port)).returncode == 0
     engine.status = 500
     assert probe(tmp_path, "--once", str(engine.port)).returncode != 0
+
+
+HEALTH = """
+GPU 00000000:1{i}:00.0
+    GPU UUID                              : {uuid}
+    GPU Recovery Action                   : {action}
+    Remapped Rows
+        Correctable Error                 : 0
+        Pending                           : {pending}
+        Remapping Failure Occurred        : {failed}
+    ECC Mode
+        Current                           : Enabled
+        Pending                           : Yes
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({}, ""),
+        ({"action": "N/A"}, ""),
+        ({"action": "Drain and Reset"}, "GPU GPU-111 asks for: Drain and Reset -> reset it"),
+        ({"pending": "Yes"}, "GPU GPU-111 has memory rows that wait for a reset to be remapped"),
+        ({"failed": "Yes"}, "GPU GPU-111 has a memory row that could not be remapped"),
+    ],
+)
+def test_a_gpu_that_is_not_well(machine: Machine, wrong: dict[str, str], words: str) -> None:
+    well = {"action": "None", "pending": "No", "failed": "No"}
+    blocks = [HEALTH.format(i=i, uuid=u, **{**well, **(wrong if i == 1 else {})}) for i, u in enumerate(UUIDS)]
+    machine.said["q"] = "".join(blocks)
+    done = machine.run()
+    if words:
+        assert words in refusal(done)
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+    # that of another engine is none of this one's business
+    assert machine.run(MS_GPUS=UUIDS[0]).returncode == 0
+
+
+def test_memory_that_nobody_is_named_for(machine: Machine) -> None:
+    machine.said["used"] = "\n".join(f"{u}, {60000 if i == 1 else 500}, 80000" for i, u in enumerate(UUIDS))
+    assert "60000 of 80000 MiB of GPU GPU-111 are in use by nobody" in refusal(machine.run(MS_SHARE="0.9"))
+    assert machine.run(MS_SHARE="0.2").returncode == 0
+    assert machine.run().returncode == 0
+    assert machine.run(MS_SHARE="0.9", MS_GPUS=UUIDS[0]).returncode == 0
+
+
+def test_a_port_that_is_taken(machine: Machine) -> None:
+    if shutil.which("ss") is None:
+        pytest.skip("needs ss")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for listen in ("127.0.0.1", "0.0.0.0"):
+            told = refusal(machine.run(MS_LISTEN=f"{listen} {port}"))
+            assert f"port {port} is taken: 127.0.0.1:{port}" in told
+        assert machine.run(MS_LISTEN=f"127.0.0.2 {port}").returncode == 0, "another address, another socket"
+    assert machine.run(MS_LISTEN=f"127.0.0.1 {port}").returncode == 0

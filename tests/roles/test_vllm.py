@@ -23,7 +23,8 @@ from metalserve.verify.finding import worst
 from roles.vllm import desired as role
 from roles.vllm.answers import Answer, parse_answers
 from roles.vllm.launch import planned
-from roles.vllm.unit import _quoted
+from roles.vllm.paths import SCRIPTS
+from roles.vllm.unit import quoted
 from roles.weights.desired import list_path
 from tests.roles.helpers import a_file, after, changes, make_node, unit
 from tests.roles.test_weights import FILES, MANIFEST, PUBLISHED, REVISION
@@ -42,6 +43,7 @@ CONFIG = {
 }
 IMAGE_SHA256 = "c" * 64
 DOCKER = {"docker.io": "26.1.5+dfsg1-9", "systemd": "257.9-1"}
+UUID = "GPU-0000000{}-0000-0000-0000-000000000000"
 UNIT = "/etc/systemd/system/metalserve-vllm-{}.service"
 
 
@@ -68,7 +70,7 @@ def host(
     simulated = SimulatedHost(Path(manifest).parent, profile)
     known = json.loads(Path(simulated.path("profile.json")).read_text())
     for number, slot in enumerate(known["gpus"]):
-        slot["uuid"] = f"GPU-0000000{number}-0000-0000-0000-000000000000"
+        slot["uuid"] = UUID.format(number)
     Path(simulated.path("profile.json")).write_text(json.dumps(known))
     return make_node(
         settings={
@@ -89,18 +91,20 @@ def host(
 
 def serving(node: Node, ports: range, **sections: str) -> Node:
     told = {"engine-answers": "".join(answer(port) for port in ports), **sections}
-    return after(node, role.install(node), role.configure(node), role.serve(node), sections=told)
+    wishes = role.install(node), role.configure(node), role.watched(node), role.serve(node)
+    return after(node, *wishes, sections=told)
 
 
 def all_changes(node: Node) -> list[str]:
-    return [c for stage in (role.install, role.configure, role.serve) for c in changes(stage(node), node)]
+    return [c for stage in (role.install, role.configure, role.watched, role.serve) for c in changes(stage(node), node)]
 
 
 def test_a_replica_a_gpu_on_pcie_and_a_second_run_wants_nothing(manifest: str) -> None:
     node = host(manifest)
     wanted = all_changes(node)
     assert [w for w in wanted if w.startswith("unit ")] == [
-        f"unit metalserve-vllm-{i}.service: absent -> enable, start" for i in range(4)
+        "unit metalserve-vllm-watch.service: absent -> enable, start",
+        *(f"unit metalserve-vllm-{i}.service: absent -> enable, start" for i in range(4)),
     ]
     done = serving(node, range(8000, 8004))
     assert all_changes(done) == []
@@ -112,7 +116,7 @@ def test_replicas_never_share_a_gpu_or_a_port(manifest: str) -> None:
     node = host(manifest)
     texts = [f.content or "" for f in role.serve(node).files]
     devices = [line.strip() for text in texts for line in text.splitlines() if "--device" in line]
-    assert sorted(devices) == [f"--device nvidia.com/gpu={i} \\" for i in range(4)]
+    assert sorted(devices) == [f"--device nvidia.com/gpu={UUID.format(i)} \\" for i in range(4)]
     assert all(f"--port {8000 + i} " in text for i, text in enumerate(texts))
     uuids = [line for text in texts for line in text.splitlines() if line.startswith("Environment=MS_GPUS=")]
     assert len(set(uuids)) == 4
@@ -123,7 +127,7 @@ def test_tensor_parallel_hands_out_all_gpus_of_the_group(manifest: str) -> None:
     files = role.serve(node).files
     assert len(files) == 2
     first = files[0].content or ""
-    assert [i for i in range(8) if f"nvidia.com/gpu={i} " in first] == [0, 1, 2, 3]
+    assert [i for i in range(8) if f"nvidia.com/gpu={UUID.format(i)} " in first] == [0, 1, 2, 3]
     assert "Environment=MS_FABRIC=1\n" in first
     assert "--tensor-parallel-size 4" in first
 
@@ -140,7 +144,7 @@ def test_an_older_docker_gets_gpus_through_the_runtime_by_uuid(manifest: str) ->
 def test_everything_it_writes_is_watched(manifest: str) -> None:
     node = host(manifest, engine={"api_key": {"command": ["echo", "k"]}})
     watched = role.watch(node.settings, node.release)
-    wish = role.install(node) + role.configure(node) + role.serve(node)
+    wish = role.install(node) + role.configure(node) + role.watched(node) + role.serve(node)
     for path in [f.path for f in wish.files] + [d.path for d in wish.directories]:
         assert any(fnmatch.fnmatch(path, pattern) for pattern in watched.paths), path
     for one in wish.units:
@@ -156,7 +160,7 @@ def test_the_unit_stands_up_to_systemd(manifest: str, tmp_path: Path) -> None:
     )
     path = tmp_path / "metalserve-vllm-0.service"
     text = (wish.files[0].content or "").replace("/usr/bin/docker", "/bin/true")
-    for script in (role.GATE, role.PROBE):
+    for script in SCRIPTS:
         text = text.replace(script, "/bin/true")
     path.write_text(text)
     said = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)
@@ -178,13 +182,13 @@ def test_the_unit_stands_up_to_systemd(manifest: str, tmp_path: Path) -> None:
     ],
 )
 def test_words_reach_the_container_as_they_are(word: str, written: str) -> None:
-    assert _quoted(word) == written
+    assert quoted(word) == written
 
 
 def test_the_api_key_is_in_two_files_of_roots_and_nowhere_else(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINE_KEY_TEST", "sk-verysecret")
     node = host(manifest, engine={"api_key": {"env": "ENGINE_KEY_TEST"}})
-    wish = role.install(node) + role.configure(node) + role.serve(node)
+    wish = role.install(node) + role.configure(node) + role.watched(node) + role.serve(node)
     holding = [f for f in wish.files if "sk-verysecret" in (f.content or "")]
     assert {f.path for f in holding} == {"/etc/metalserve/engine.env", "/etc/metalserve/engine-auth"}
     assert all(f.mode == "0600" and f.secret for f in holding)
@@ -201,8 +205,8 @@ def test_the_api_key_is_in_two_files_of_roots_and_nowhere_else(manifest: str, mo
         "file /etc/metalserve/engine-auth: content",
     ]
     rotated = after(done, role.configure(done))
-    assert [c for c in changes(role.serve(rotated), rotated) if "restart" in c] == [
-        f"unit metalserve-vllm-{i}.service: enabled/active -> restart" for i in range(4)
+    assert changes(role.serve(rotated), rotated) == [
+        "replace engine 0, 1, 2, 3: one by one, the old one comes back if the new one does not answer"
     ]
 
 
@@ -222,13 +226,16 @@ def test_a_changed_plan_restarts_and_replicas_no_longer_planned_go(manifest: str
         "remove engine 2, which is no longer planned",
         "remove engine 3, which is no longer planned",
     ]
-    assert "unit metalserve-vllm-0.service: enabled/active -> restart" in found
+    assert "replace engine 0, 1: one by one, the old one comes back if the new one does not answer" in found
+    # what goes serves until those that stay have answered
+    assert found.index("remove engine 2, which is no longer planned") == len(found) - 2
 
 
 def test_without_a_model_all_engines_go(manifest: str) -> None:
     done = serving(host(manifest), range(8000, 8004))
     node = replace(make_node(), observed=done.observed)
-    assert len(changes(role.serve(node), node)) == 4
+    assert changes(role.serve(node), node) == [f"remove engine {i}, which is no longer planned" for i in range(4)]
+    assert changes(role.watched(node), node) == ["remove the watch: nothing is served"]
     assert role.check(node) == ()
 
 
@@ -273,8 +280,10 @@ def test_an_engine_that_does_not_run_is_started_not_restarted(manifest: str) -> 
         sections={**done.observed.sections, "engine-answers": Section("")},
     )
     node = done.with_observation(stopped)
+    assert node.settings.model is not None
+    gpus = ",".join(map(str, planned(node, node.settings.model).gpus_per_replica[0]))
     assert changes(role.serve(node), node) == [
-        "begin engine 0 on GPU 0, if driver, fabric and weights are right",
+        f"begin engine 0 on GPU {gpus}, if driver, fabric and weights are right",
         "unit metalserve-vllm-0.service: enabled/failed -> start",
     ]
 

@@ -18,7 +18,7 @@ def host_data(**changes: Any) -> dict[str, Any]:
         "release": "2026.11-lts",
         "expect": {"gpu": "h100-sxm", "count": 8, "links": "nvswitch", "nvlinks_per_gpu": 18},
         "model": {"name": "organisation/model", "revision": REVISION, "manifest": "manifest.yaml"},
-        "engine": {"api_key": {"env": "API_KEY"}},
+        "engine": {"api_key": {"env": "API_KEY"}, "host": "10.0.0.11"},
     }
     return {**data, **changes}
 

@@ -212,3 +212,49 @@ def test_warnings() -> None:
     assert keys == ["engine.api_key", "engine.image_archive_sha256", "model.hf_token", "driver.reboot"]
     local = HostSettings.from_data(host_data(engine={"host": "127.0.0.1"}), host="h", source="s")
     assert local.warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("listens", "open_"), [("0.0.0.0", True), ("::", True), ("8.8.8.8", True), ("10.0.0.5", False), ("fd00::5", False)]
+)
+def test_a_key_does_not_close_an_engine_that_all_can_reach(listens: str, open_: bool) -> None:
+    data = host_data(engine={"api_key": {"env": "API_KEY"}, "host": listens})
+    told = HostSettings.from_data(data, host="h", source="s").warnings()
+    assert [line.split(":")[0] for line in told] == ["engine.host"] * open_
+    assert all("/invocations" in line for line in told)
+
+
+GROUP = {"hosts": {"a": "10.0.0.1", "b": "10.0.0.2"}}
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ({"group": GROUP}, ""),
+        ({"group": {**GROUP, "hosts": {"a": "10.0.0.1"}}}, "engine.group.hosts: must name two hosts or more"),
+        ({"group": {**GROUP, "hosts": {"a": "10.0.0.1", "b": "node-b"}}}, "must give each host an IP address"),
+        ({"group": {**GROUP, "hosts": {"a": "10.0.0.1", "b": "10.0.0.1"}}}, "gives two hosts the same address"),
+        ({"group": GROUP, "replicas": 2}, "engine.replicas: 2, but the hosts of a group run one engine together"),
+        ({"group": GROUP, "host": "127.0.0.1"}, "engine.host: 127.0.0.1: the other hosts of the group ask the head"),
+        ({"group": GROUP, "port": 29502}, "engine.group.master_port: 29501 and the next are the group's own"),
+        ({"group": GROUP, "tensor_parallel": 8, "pipeline_parallel": 2}, ""),
+        (
+            {"group": GROUP, "tensor_parallel": 8, "pipeline_parallel": 4},
+            "needs 32 GPUs, but expect.count is 8 on each of 2 hosts",
+        ),
+        ({"memory_limit": "much"}, "engine.memory_limit: must be a number with m or g"),
+    ],
+)
+def test_groups_of_hosts(engine: dict[str, Any], words: str) -> None:
+    found = problems(host_data(engine={"host": "10.0.0.1", **engine}))
+    assert len(found) == bool(words)
+    assert all(words in line for line in found)
+
+
+def test_ranks_of_a_group() -> None:
+    data = host_data(engine={"host": "10.0.0.1", "group": GROUP})
+    group = HostSettings.from_data(data, host="a", source="s").engine.group
+    assert group is not None
+    assert (group.head, group.head_address, group.rank("b"), group.state_port) == ("a", "10.0.0.1", 1, 29502)
+    with pytest.raises(KeyError):
+        group.rank("c")

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from . import smi_q, smi_query, smi_topo
+from . import smi_apps, smi_q, smi_query, smi_topo
 from .state import Lab, cuda_version
 from .view import Gpu, forget_fabric, gpus
 
@@ -103,6 +103,8 @@ def _dispatch(lab: Lab, args: list[str], found: list[Gpu], out: Out, err: Out) -
     if "--query-compute-apps" in options:
         if "noheader" not in options.get("--format", ""):
             out(options["--query-compute-apps"].replace(",", ", "))
+        for line in smi_apps.rows(options["--query-compute-apps"].split(","), chosen):
+            out(line)
         return 0
     if "-q" in options:
         return smi_q.query(

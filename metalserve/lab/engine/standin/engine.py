@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .group import LOST
 from .metrics import Metrics
 
 WORDS = ("Simulated", "completion:", "no", "model", "ran", "here,", "these", "words", "are", "fixed.")
@@ -145,6 +146,6 @@ class Engine:
         """Wait for one token's time, or as long as the engine hangs."""
         if self.aborting.wait(self.settings.token_seconds):
             raise EngineStoppedError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
-        while fault() == "hang":
+        while fault() == "hang" or LOST.is_set():
             if self.aborting.wait(0.2):
                 raise EngineStoppedError("Request aborted")

@@ -20,6 +20,7 @@ from typing import Any
 from .api import Server
 from .arguments import build_parser, non_default
 from .engine import Engine, Settings, fault
+from .group import GroupError, join
 from .metrics import Metrics
 from .weights import LoadError, Model, open_model, read_weights
 
@@ -69,13 +70,40 @@ def check_placement(parsed: argparse.Namespace, model: Model) -> int:
         raise StartError("RuntimeError: Failed to infer device type: no GPU was passed to this container (SIMULATED)")
     if have is None:
         _log("APIServer", "SIMULATED: no GPU was passed to this container; a real vLLM would not start", "WARNING")
-    elif world > have and getattr(parsed, "nnodes", 1) == 1:
+    elif world > have * (getattr(parsed, "nnodes", None) or 1):
         raise StartError(
             f"ValueError: World size ({world}) is larger than the number of available GPUs ({have}) in this node. "
             "If this is intentional and you are using: - ray, set '--distributed-executor-backend ray'. - "
             "multiprocessing, set '--nnodes' appropriately."
         )
     return world
+
+
+HELD: list[int] = []
+
+
+def hold_gpus() -> None:
+    """Open the GPUs' device nodes, as CUDA does: nvidia-smi lists who has them open."""
+    for path in Path("/dev").glob("nvidia[0-9]*"):
+        try:
+            HELD.append(os.open(path, os.O_RDONLY))
+        except OSError as error:
+            raise StartError(f"RuntimeError: CUDA error: {path}: {error.strerror} (SIMULATED)") from None
+
+
+def meet(parsed: argparse.Namespace) -> None:
+    """Wait for the other nodes of a group; raises StartError when they do not come in time."""
+    nodes = getattr(parsed, "nnodes", None) or 1
+    if nodes == 1:
+        return
+    seconds = float(getattr(parsed, "distributed_timeout_seconds", None) or 600)
+    head = f"{parsed.master_addr}:{parsed.master_port}"
+    _log("EngineCore", f"distributed_init_method=tcp://{head} nnodes={nodes} node_rank={parsed.node_rank} (SIMULATED)")
+    try:
+        join(parsed.master_addr, parsed.master_port, parsed.node_rank, nodes, seconds)
+    except GroupError as error:
+        raise StartError(str(error)) from None
+    _log("EngineCore", f"all {nodes} nodes have joined (SIMULATED)")
 
 
 def context_length(parsed: argparse.Namespace, model: Model) -> int:
@@ -160,8 +188,11 @@ def warm_up(model: Model, parsed: argparse.Namespace, world: int, context: int) 
     }
 
 
-def start(parsed: argparse.Namespace, name: str, version: str) -> Server:
-    """Load everything and return the bound server; raises StartError where vLLM would end with status 1."""
+def start(parsed: argparse.Namespace, name: str, version: str) -> Server | None:
+    """Load everything and return the bound server, None on a node without an API.
+
+    Raises StartError where vLLM would end with status 1.
+    """
     try:
         model = open_model(name)
     except LoadError as error:
@@ -170,8 +201,12 @@ def start(parsed: argparse.Namespace, name: str, version: str) -> Server:
     context = context_length(parsed, model)
     _log("APIServer", f"Using max model len {context}")
     world = check_placement(parsed, model)
+    hold_gpus()
+    meet(parsed)
     load(model, parsed, version, world)
     info = warm_up(model, parsed, world, context)
+    if getattr(parsed, "headless", False):
+        return None
     served = parsed.served_model_name or [name]
     keys = [key for key in (parsed.api_key or [os.environ.get("VLLM_API_KEY")]) if key]
     settings = Settings(
@@ -219,6 +254,18 @@ def run(server: Server, shutdown_timeout: float) -> int:
     return 0
 
 
+def follow() -> int:
+    """Do a node's part without an API until SIGTERM; that the head has gone is not noticed, as with the real one."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _log("EngineCore", "headless: waiting for work from the head (SIMULATED)")
+    while not stop.wait(0.3):
+        if fault() == "dead":
+            return 0
+    return 0
+
+
 def serve(arguments: Sequence[str], *, flags: Path, prog: str = "vllm serve") -> int:
     """Run the command with the flags of one release; return its exit status (2: wrong usage, 1: failed start)."""
     parser = build_parser(flags, prog=prog)
@@ -239,6 +286,8 @@ def serve(arguments: Sequence[str], *, flags: Path, prog: str = "vllm serve") ->
     except StartError as error:
         print(f"(APIServer pid={os.getpid()}) ERROR {error}", file=sys.stderr, flush=True)
         return 1
+    if server is None:
+        return follow()
     return run(server, float(getattr(parsed, "shutdown_timeout", None) or 0))
 
 
