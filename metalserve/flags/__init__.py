@@ -1,0 +1,11 @@
+"""A pasted vLLM command: what is wrong with it for a release, and the same command put right. Pure."""
+
+from __future__ import annotations
+
+from metalserve.flags.check import Checked, check_command, version_for
+from metalserve.flags.command import Command, read_text, read_words
+from metalserve.flags.differences import Difference, differences
+
+__all__ = [
+    "Checked", "Command", "Difference", "check_command", "differences", "read_text", "read_words", "version_for",
+]  # fmt: skip
