@@ -150,7 +150,9 @@ def plan_launch(
         max_model_len=context,
         utilization=utilization,
         dtype="half" if half else None,
+        model=model,
     )
+    reasons += arguments.profile_reasons(flags, engine, model)
     if wrong := arguments.first_error(words, version):
         refused = f"vLLM {version} would not start: {wrong}"
         return LaunchPlan(fits=False, refused=refused, reasons=tuple(reasons), vllm_version=version)
