@@ -311,6 +311,28 @@ def _answers_switch(bare: Argument, arguments: Sequence[Argument]) -> Argument |
     return next((a for a in arguments if a.end == bare.start and a.flag and a.flag.action == "boolean"), None)
 
 
+def _odd_value(release: str, argument: Argument) -> ArgProblem | None:
+    """Return a word about a value that the parser takes and that vLLM itself does not know; a plugin might."""
+    flag = argument.flag
+    data = _known_values()
+    if flag is None or flag.choices is not None or version_key(release) < version_key(data["since"]):
+        return None
+    known = next((data["values"][name] for name in flag.names if name in data["values"]), None)
+    value = argument.values[0] if argument.values else ""
+    if known is None or value in {"", "None", *known} or EXPANSION.search(value):
+        return None
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
+    message = f"vLLM {data['since']} itself knows no {argument.name} {_shown(argument.name, value)}; a plugin might"
+    remedy = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+    return ArgProblem("choice", argument.name, message, remedy, "warning")
+
+
+@cache
+def _known_values() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((_DIRECTORY / "known_values.json").read_text(encoding="utf-8"))
+    return data
+
+
 def _habits(catalogue: FlagCatalogue, arguments: Sequence[Argument]) -> list[ArgProblem]:
     """Return what the release accepts and yet should be known: deprecated options, and options given twice."""
     problems = []
@@ -326,6 +348,8 @@ def _habits(catalogue: FlagCatalogue, arguments: Sequence[Argument]) -> list[Arg
             message = f"{argument.name} is deprecated since vLLM {since}" + (f" ({note})" if note else "")
             remedy = f"use {use}" if use else None
             problems.append(ArgProblem("deprecated", argument.name, message, remedy, "warning"))
+        if problem := _odd_value(catalogue.release, argument):
+            problems.append(problem)
         if argument.flag.action != "append" and "." not in argument.name:
             if earlier := last.get(argument.flag.dest):
                 message = f"{earlier.name} is given twice" if earlier.name == argument.name else (

@@ -153,6 +153,9 @@ def test_what_is_accepted_and_yet_worth_a_word() -> None:
     ]
     assert said("/m --log-config-file f", "0.32.0") == [("deprecated", "--log-config-file", "warning")]
     assert said("/m --log-config-file f", "0.28.0") == []
+    assert said("/m --quantization fp9", "0.33.0") == [("choice", "--quantization", "warning")]
+    assert said("/m --load-format safetensors -q fp8 --kv-cache-dtype fp8", "0.33.0") == []
+    assert said("/m --quantization fp9", "0.28.0") == []
     assert said("/m --hf-overrides.a 1 --hf-overrides.b 2", "0.33.0") == []
 
 
