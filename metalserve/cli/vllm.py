@@ -9,7 +9,7 @@ import sys
 import click
 
 from metalserve.catalogue.vllm_flags import Flag, known_releases, load_flags
-from metalserve.flags import Command, check_command, differences, read_text, read_words
+from metalserve.flags import Command, check_command, differences, read_pasted, read_words
 from metalserve.releases import load_release, release_names
 
 
@@ -48,7 +48,8 @@ def check(release: str | None, as_json: bool, args: tuple[str, ...]) -> int:
     """Check ARGS (write `--` before them), a pasted text in one argument, or `-` for the standard input.
 
     ARGS are what follows `vllm serve`, or a whole `docker run`, `vllm serve` or `python -m
-    vllm.entrypoints.openai.api_server` command. Prints what is wrong and the corrected command.
+    vllm.entrypoints.openai.api_server` command; a text may also be a compose file.
+    Prints what is wrong and the corrected command.
 
     Exit status 1 when vLLM would not start or the command shows a secret; warnings alone are 0. Values of tokens and
     keys are never printed.
@@ -69,9 +70,9 @@ def check(release: str | None, as_json: bool, args: tuple[str, ...]) -> int:
 
 def _read(args: tuple[str, ...]) -> Command:
     if args == ("-",):
-        return read_text(sys.stdin.read())
+        return read_pasted(sys.stdin.read())
     if len(args) == 1 and any(space in args[0] for space in " \n"):
-        return read_text(args[0])
+        return read_pasted(args[0])
     return read_words(args)
 
 

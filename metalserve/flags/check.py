@@ -9,7 +9,8 @@ from functools import partial
 from metalserve.catalogue.vllm_conflicts import Conflict, conflicts
 from metalserve.catalogue.vllm_flags import ArgProblem, known_releases, read_args, version_key
 from metalserve.errors import MetalserveError
-from metalserve.flags.command import Command, read_text
+from metalserve.flags.command import Command
+from metalserve.flags.compose import read_pasted
 from metalserve.flags.container_rules import container_findings, image_version
 from metalserve.flags.engine_rules import engine_findings, secret_findings
 from metalserve.flags.environment_rules import (
@@ -81,7 +82,7 @@ def check_command(command: Command, release: str | None = None) -> Checked:
     No message, no change and no word of the corrected command holds the value of a token or a key.
 
     Args:
-        command: what `read_text` or `read_words` returned.
+        command: what `read_pasted` or `read_words` returned.
         release: a vLLM version of the catalogue; None takes the image's, or the newest.
 
     Raises:
@@ -148,4 +149,4 @@ def _conflict(conflict: Conflict) -> Found:
 
 def check_text(text: str, release: str | None = None) -> Checked:
     """Check a pasted text; see `check_command`."""
-    return check_command(read_text(text), release)
+    return check_command(read_pasted(text), release)

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from metalserve.errors import MetalserveError
-from metalserve.flags import check_command, read_text, read_words
+from metalserve.flags import check_command, read_pasted, read_words
 from metalserve.flags.check import check_text
 
 GOOD = (
@@ -147,9 +147,38 @@ def test_what_people_paste() -> None:
 
 def test_a_quote_that_is_not_closed() -> None:
     with pytest.raises(MetalserveError, match="not closed") as caught:
-        read_text("vllm serve 'hf_SECRET")
+        read_pasted("vllm serve 'hf_SECRET")
     assert "SECRET" not in str(caught.value)
 
 
 def test_words_and_text_read_the_same() -> None:
     assert check_command(read_words(shlex.split(GOOD))).problems == check_text(GOOD).problems == ()
+
+
+COMPOSE = """
+services:
+  db: {image: postgres}
+  llm:
+    image: vllm/vllm-openai:latest
+    command: --model org/m --tensor-parallel-size 2 --swap-space 4
+    environment: {HUGGING_FACE_HUB_TOKEN: hf_SECRETSECRET}
+    ports: ["8000:8000"]
+    volumes: ["/srv/cache:/root/.cache/huggingface"]
+    deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]}}}
+"""
+
+
+def test_a_compose_file() -> None:
+    checked = check_text(COMPOSE)
+    kinds = {(p.kind, p.flag) for p in checked.problems}
+    assert {("removed", "--swap-space"), ("secret", "HUGGING_FACE_HUB_TOKEN"), ("image", "image")} <= kinds
+    assert {("container", "--ipc"), ("container", "-p"), ("container", "--gpus")} <= kinds
+    assert "SECRET" not in checked.corrected
+    assert checked.corrected.startswith("docker run")
+    assert check_text(checked.corrected).problems == ()
+
+
+@pytest.mark.parametrize("text", ["services: [", "services: {}", "services:\n  a: 1\n"])
+def test_a_compose_file_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(MetalserveError, match="compose file"):
+        check_text(text)
