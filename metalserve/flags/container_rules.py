@@ -43,7 +43,9 @@ def image_version(command: Command) -> str | None:
 def _image(command: Command, release: str) -> Iterator[Found]:
     assert command.image is not None
     name, _, digest = command.image.value.partition("@")
-    repository, _, tag = name.partition(":") if "/" not in name.rpartition(":")[2] else (name, "", "")
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:  # no tag; the colon is a registry's port
+        repository, tag = name, ""
     if digest:
         return
     if tag in {"", "latest", "nightly"}:

@@ -69,6 +69,8 @@ def test_the_article() -> None:
         ("docker run --gpus all --ipc=host -v a:/b vllm/vllm-openai:v0.33.0 vllm serve m/m",
          ("container", "vllm serve")),
         ("docker run --gpus all --ipc=host -v a:/b vllm/vllm-openai m/m", ("image", "image")),
+        ("docker run --gpus all --ipc=host -v a:/b host:5000/own/vllm-openai m/m", ("image", "image")),
+        ("docker run --gpus all --ipc=host -v a:/b host:5000/own/vllm-openai:latest m/m", ("image", "image")),
         ("docker run --gpus all --ipc=host -v a:/b vllm/vllm-openai:v0.15.1 m/m", ("image", "image")),
         ("docker run --gpus all", ("container", "image")),
         ("HF_TOKEN=hf_x12345 vllm serve m/m", ("secret", "HF_TOKEN")),
