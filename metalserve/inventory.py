@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
+from metalserve.catalogue.vllm_conflicts import conflicts
+from metalserve.catalogue.vllm_flags import ArgProblem, check_args, read_args
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release, check_release, load_release, release_warnings
 from metalserve.secrets import SecretError, resolve
@@ -48,7 +51,8 @@ def check_hosts(hosts: Iterable[tuple[str, Mapping[str, Any]]], source: str) -> 
             continue
         settings[name] = host
         problems += [f"{source}: {name}: release: {what}" for what in releases.problems(host.release)]
-        problems += [f"{source}: {name}: {what}" for what in [*_branch(host, releases), *_manifest(host, manifests)]]
+        found = [*_branch(host, releases), *_manifest(host, manifests), *_arguments(host, releases, "error")]
+        problems += [f"{source}: {name}: {what}" for what in found]
     problems += [f"{source}: {what}" for what in _same_machine(pairs)]
     if problems:
         raise SettingsError(_together(problems, source))
@@ -98,7 +102,12 @@ def check_warnings(
         source: the inventory file, for messages.
         today: the day to compare ends of life with.
     """
-    found = [f"{source}: {name}: {what}" for name, host in settings.items() for what in host.warnings()]
+    releases = _Releases()
+    found = [
+        f"{source}: {name}: {what}"
+        for name, host in settings.items()
+        for what in [*host.warnings(), *_arguments(host, releases, "warning")]
+    ]
     for name, data in hosts:
         if name.startswith("@"):
             continue
@@ -151,6 +160,11 @@ class _Releases:
         """Return what is wrong with release `name`."""
         return self._read(name)[1]
 
+    def vllm(self, name: str) -> str | None:
+        """Return the vLLM version of release `name`, or None when it cannot be read."""
+        release = self._read(name)[0]
+        return release.vllm.version if release else None
+
     def branch(self, name: str) -> int | None:
         """Return the driver branch of release `name`, or None when it cannot be read."""
         release = self._read(name)[0]
@@ -181,6 +195,26 @@ def _branch(settings: HostSettings, releases: _Releases) -> list[str]:
         last = f"{architecture.last_branch} is the last that does"
         return [f"release: its driver branch {branch} no longer drives {settings.expect.gpu}; {last}"]
     return []
+
+
+def _arguments(settings: HostSettings, releases: _Releases, severity: str) -> list[str]:
+    """Return what the release's vLLM refuses of engine.extra_args, or only warns of."""
+    version, extra = releases.vllm(settings.release), settings.engine.extra_args
+    if version is None or not extra:
+        return []
+    try:
+        found = _checked(tuple(extra), version)
+    except MetalserveError as error:
+        return [f"engine.extra_args: cannot be checked: {error}"] if severity == "error" else []
+    return [f"engine.extra_args: {problem}" for problem in found if problem.severity == severity]
+
+
+@lru_cache(maxsize=256)
+def _checked(extra: tuple[str, ...], version: str) -> tuple[ArgProblem, ...]:
+    # MODEL stands for the model, which has a setting of its own; a thousand hosts share a few lists of arguments.
+    words = ["MODEL", *extra]
+    opposed = conflicts(read_args(words, version), version)
+    return (*check_args(words, version, entry="serve"), *(each.problem for each in opposed))
 
 
 def _manifest(settings: HostSettings, manifests: dict[str, Manifest | ManifestError]) -> list[str]:

@@ -83,7 +83,18 @@ def test_what_is_pure_does_not_even_know_the_seam() -> None:
         p
         for p in python_files("metalserve")
         if p.parts[1]
-        in ("hardware", "catalogue", "desired", "driver", "planning", "settings", "releases", "upgrade", "verify")
+        in (
+            "hardware",
+            "catalogue",
+            "desired",
+            "driver",
+            "flags",
+            "planning",
+            "settings",
+            "releases",
+            "upgrade",
+            "verify",
+        )
     ]
     pure_roles = [p for p in python_files("roles") if p.name != "__init__.py"]
     assert list(offenders([*domains, *pure_roles], "metalserve.pyinfra_seam", *PYINFRA, "subprocess", "socket")) == []
@@ -100,7 +111,10 @@ def test_hardware_and_catalogue_know_nothing_of_the_rest() -> None:
 @pytest.mark.parametrize(
     ("layer", "above"),
     [
-        (("metalserve/settings",), ("metalserve.desired", "metalserve.planning", "metalserve.verify", "roles")),
+        (
+            ("metalserve/settings",),
+            ("metalserve.desired", "metalserve.flags", "metalserve.planning", "metalserve.verify", "roles"),
+        ),
         (("metalserve/desired",), ("metalserve.pyinfra_seam", "metalserve.planning", "metalserve.converge", "roles")),
         (("metalserve",), ("roles", "deploys", "inventories", "tests")),
         (("roles",), ("deploys", "inventories", "metalserve.converge", "tests")),

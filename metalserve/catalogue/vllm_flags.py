@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -52,7 +52,10 @@ class Flag:
 class ArgProblem:
     """What is wrong with one argument; `severity` warning means that vLLM starts all the same."""
 
-    kind: Literal["unknown", "removed", "too-new", "ambiguous", "choice", "type", "missing-value", "extra", "model"]
+    kind: Literal[
+        "unknown", "removed", "renamed", "deprecated", "too-new", "ambiguous", "choice", "type", "missing-value",
+        "extra", "model", "duplicate", "conflict", "secret", "image", "container", "environment",
+    ]  # fmt: skip
     flag: str
     message: str
     remedy: str | None = None
@@ -61,6 +64,29 @@ class ArgProblem:
     def __str__(self) -> str:
         """Return the problem and its remedy on one line."""
         return f"{self.message} -> {self.remedy}" if self.remedy else self.message
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An option with its values, or a bare word, as the parser reads it.
+
+    Attributes:
+        start: place of its first word among the arguments.
+        end: place after its last word.
+        name: the option's full spelling, with the keys behind a dot; empty for a bare word.
+        flag: the catalogue's row; None when the release has no such option, and for bare words.
+        values: what it takes.
+        inline: the value stands behind a `=`.
+        problem: what keeps the release from accepting it.
+    """
+
+    start: int
+    end: int
+    name: str
+    flag: Flag | None
+    values: tuple[str, ...]
+    inline: bool = False
+    problem: ArgProblem | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +113,16 @@ def known_releases() -> list[str]:
     return sorted(names, key=version_key)
 
 
+def _nearest(release: str) -> list[str]:
+    """Return the known releases around one that is not known, or the newest ones when it is no number at all."""
+    known = known_releases()
+    if not re.match(r"\d", release):
+        return known[-2:]
+    below = [name for name in known if version_key(name) < version_key(release)]
+    above = [name for name in known if version_key(name) > version_key(release)]
+    return [*below[-1:], *above[:1]]
+
+
 @cache
 def load_flags(version: str) -> FlagCatalogue:
     """Return the flag catalogue of a release; raises MetalserveError when the release is not in it."""
@@ -95,7 +131,8 @@ def load_flags(version: str) -> FlagCatalogue:
     if not re.fullmatch(r"[\w.+-]+", release) or not path.is_file():
         raise MetalserveError(
             f"no flag catalogue for vLLM {version}",
-            remedy=f"pin one of {', '.join(known_releases())}, or add it (metalserve/catalogue/vllm/trim.py)",
+            remedy=f"pin one of {', '.join(_nearest(release))} (`metalserve vllm releases` lists all), or add it "
+            "(metalserve/catalogue/vllm/trim.py)",
         )
     data = json.loads(path.read_text(encoding="utf-8"))
     flags = tuple(
@@ -166,6 +203,8 @@ def _unknown(catalogue: FlagCatalogue, name: str) -> ArgProblem:
             back = f" and is back after {absent[1]}" if absent else ""
             use = past.get("replaced_by")
             remedy = f"use {use}" if use else None if because else "drop it"
+            if "{values}" in past.get("becomes", ()):
+                return ArgProblem("renamed", name, f"{name} is called otherwise since vLLM {gone}{because}", remedy)
             return ArgProblem("removed", name, f"{name} was removed in vLLM {gone}{back}{because}", remedy)
         if here < version_key(past["first_seen"]):
             first = past["first_seen"]
@@ -226,98 +265,210 @@ def _check_value(flag: Flag, name: str, value: str) -> ArgProblem | None:
     return ArgProblem("choice", name, f"{name} cannot be {_shown(name, value)} (one of {choices})", remedy)
 
 
-def _model_problems(version: str, model_option: bool, positionals: Sequence[int]) -> list[ArgProblem]:
-    """Return what is wrong with how the model is named; positionals are the places of the bare arguments."""
+Entry = Literal["image", "serve", "api_server"]
+"""What gets the arguments: the release's image, `vllm serve`, or `python -m vllm.entrypoints.openai.api_server`."""
+
+EXPANSION = re.compile(r"\$(\w+|\{[^}]*\}|\([^)]*\))")
+"""What a shell fills in: of such a value nothing can be said."""
+
+
+def takes_positional(version: str, entry: Entry) -> bool:
+    """Return whether the model is named first (`vllm serve MODEL`) rather than by `--model`."""
+    return entry == "serve" or (entry == "image" and version_key(version) >= FIRST_POSITIONAL_RELEASE)
+
+
+def _model_problems(version: str, entry: Entry, arguments: Sequence[Argument]) -> list[ArgProblem]:
+    """Return what is wrong with how the model is named."""
     problems = []
-    serve = version_key(version) >= FIRST_POSITIONAL_RELEASE
-    if model_option and serve:
+    serve = takes_positional(version, entry)
+    named = serve and any(argument.name == "--model" for argument in arguments)
+    bare = [argument for argument in arguments if not argument.name]
+    # vLLM moves the value of --model to the front, where the one bare word would stand: any other is one too many.
+    extra = bare if named else [each for each in bare if _answers_switch(each, arguments)]
+    models = [] if named else [each for each in bare if each not in extra]
+    if named:
         message = "--model is deprecated with `vllm serve`"
         problems.append(ArgProblem("model", "--model", message, "name the model first, without --model", "warning"))
-    if positionals and not serve:
-        message = f"the image of vLLM {version} starts api_server, which takes no bare MODEL"
-        problems.append(ArgProblem("model", "MODEL", message, "use --model MODEL"))
-    elif positionals and positionals[0] != 0:
+    if models and not serve:
+        program = f"the image of vLLM {version} starts api_server" if entry == "image" else "this is api_server"
+        problems.append(ArgProblem("model", "MODEL", f"{program}, which takes no bare MODEL", "use --model MODEL"))
+    elif models and models[0].start != 0:
         message = "MODEL does not stand first; an option with several values before it swallows it"
         problems.append(ArgProblem("model", "MODEL", message, "put MODEL before every option"))
-    for place in positionals[1:]:
-        name = f"argument {place + 1}"
+    for argument in sorted([*extra, *models[1:]], key=lambda each: each.start):
+        name = f"argument {argument.start + 1}"
         remedy = "remove it, or quote the value it is part of"
+        if before := _answers_switch(argument, arguments):
+            remedy = f"{before.name} takes no value: write it alone, or its opposite"
         problems.append(ArgProblem("extra", name, f"{name} belongs to no option", remedy))
     return problems
 
 
-def check_args(args: Sequence[str], version: str) -> list[ArgProblem]:
+def _answers_switch(bare: Argument, arguments: Sequence[Argument]) -> Argument | None:
+    """Return the switch that a bare `true` or `false` stands behind."""
+    if bare.values[0].lower() not in {"true", "false", "1", "0", "yes", "no", "on", "off"}:
+        return None
+    return next((a for a in arguments if a.end == bare.start and a.flag and a.flag.action == "boolean"), None)
+
+
+def _odd_value(release: str, argument: Argument) -> ArgProblem | None:
+    """Return a word about a value that the parser takes and that vLLM itself does not know; a plugin might."""
+    flag = argument.flag
+    data = _known_values()
+    if flag is None or flag.choices is not None or version_key(release) < version_key(data["since"]):
+        return None
+    known = next((data["values"][name] for name in flag.names if name in data["values"]), None)
+    value = argument.values[0] if argument.values else ""
+    if known is None or value in {"", "None", *known} or EXPANSION.search(value):
+        return None
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
+    message = f"vLLM {data['since']} itself knows no {argument.name} {_shown(argument.name, value)}; a plugin might"
+    remedy = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+    return ArgProblem("choice", argument.name, message, remedy, "warning")
+
+
+@cache
+def _known_values() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((_DIRECTORY / "known_values.json").read_text(encoding="utf-8"))
+    return data
+
+
+def _habits(catalogue: FlagCatalogue, arguments: Sequence[Argument]) -> list[ArgProblem]:
+    """Return what the release accepts and yet should be known: deprecated options, and options given twice."""
+    problems = []
+    last: dict[str, Argument] = {}
+    for argument in arguments:
+        if argument.flag is None or argument.problem:
+            continue
+        past = _history().get(argument.name.partition(".")[0], {})
+        since, here = past.get("deprecated_since"), version_key(catalogue.release)
+        back = "absent" in past and here > version_key(past["absent"][1])
+        if since and here >= version_key(since) and not back:
+            use, note = past.get("replaced_by"), past.get("note")
+            message = f"{argument.name} is deprecated since vLLM {since}" + (f" ({note})" if note else "")
+            remedy = f"use {use}" if use else None
+            problems.append(ArgProblem("deprecated", argument.name, message, remedy, "warning"))
+        if problem := _odd_value(catalogue.release, argument):
+            problems.append(problem)
+        if argument.flag.action != "append" and "." not in argument.name:
+            if earlier := last.get(argument.flag.dest):
+                message = f"{earlier.name} is given twice" if earlier.name == argument.name else (
+                    f"{earlier.name} and {argument.name} are the same setting"
+                )  # fmt: skip
+                remedy = "give it once; the last one counts"
+                problems.append(ArgProblem("duplicate", argument.name, message, remedy, "warning"))
+            last[argument.flag.dest] = argument
+    return problems
+
+
+def check_args(
+    args: Sequence[str], version: str, *, entry: Entry = "image", expanding: bool = False
+) -> list[ArgProblem]:
     """Return what is wrong with the arguments of `vllm serve` for a release, in order; an empty list is a clean bill.
 
     Args:
         args: what follows the image name (MODEL first, then options), as the container gets it.
         version: the vLLM release, e.g. "0.33.0".
+        entry: what gets the arguments.
+        expanding: a shell still fills in `$NAME`: such values are not judged.
+
+    Raises:
+        MetalserveError: the release is not in the catalogue.
+    """
+    catalogue = load_flags(version)
+    arguments = read_args(args, version, expanding=expanding)
+    problems = [argument.problem for argument in arguments if argument.problem]
+    return problems + _model_problems(catalogue.release, entry, arguments) + _habits(catalogue, arguments)
+
+
+def read_args(args: Sequence[str], version: str, *, expanding: bool = False) -> list[Argument]:
+    """Return the options and bare words of a command line in order, each with what is wrong with it.
 
     Raises:
         MetalserveError: the release is not in the catalogue.
     """
     catalogue = load_flags(version)
     words = [normalise(word) for word in args]
-    problems: list[ArgProblem] = []
-    positionals: list[int] = []
-    model_option = False
+    found: list[Argument] = []
     place = 0
     while place < len(words):
-        word = words[place]
+        start, word = place, words[place]
         place += 1
         if not _is_option(catalogue, word):
-            positionals.append(place - 1)
+            found.append(Argument(start, place, "", None, (word,)))
             continue
         if re.fullmatch(r"-O=?\d", word) and "-O" not in catalogue.by_name:
-            continue  # vLLM's parser rewrites -O3 to --optimization-level 3 before argparse sees it
+            # vLLM's parser rewrites -O3 to --optimization-level 3 before argparse sees it
+            flag = catalogue.by_name.get("--optimization-level")
+            found.append(Argument(start, place, "--optimization-level", flag, (word[-1],), inline=True))
+            continue
         name, equals, inline = word.partition("=")
         values = [inline] if equals else []
         if not equals:
             while place < len(words) and not _is_option(catalogue, words[place]):
                 values.append(words[place])
                 place += 1
-        problem, used, name = _check_option(catalogue, name, values, bool(equals))
-        model_option = model_option or name == "--model"
-        if problem:
-            problems.append(problem)
+        argument, used = _check_option(catalogue, name, values, bool(equals), expanding)
+        end = start + 1 if equals else start + 1 + used
+        taken = tuple(values[:used]) if not (equals or argument.values) else argument.values
+        found.append(replace(argument, start=start, end=end, values=taken))
         if not equals:
-            positionals.extend(range(place - len(values) + used, place))
-    return problems + _model_problems(catalogue.release, model_option, positionals)
+            found.extend(Argument(at, at + 1, "", None, (words[at],)) for at in range(end, place))
+    return found
 
 
 def _check_option(
-    catalogue: FlagCatalogue, name: str, values: list[str], inline: bool
-) -> tuple[ArgProblem | None, int, str]:
-    """Check one option; return its problem, how many of the values it takes, and its full name."""
-    base, dot, _ = name.partition(".")
+    catalogue: FlagCatalogue, name: str, values: list[str], inline: bool, expanding: bool
+) -> tuple[Argument, int]:
+    """Check one option; return it (its places are the caller's) and how many of the values it takes."""
+    base, dot, keys = name.partition(".")
     flag, candidates = _lookup(catalogue, base)
+
+    def said(problem: ArgProblem | None, used: int, full: str) -> tuple[Argument, int]:
+        return Argument(0, 0, full, flag, tuple(values) if inline else (), inline, problem), used
+
     if flag is None and not name.startswith("--") and len(name) > 2:
         flag = catalogue.by_name.get(name[:2])  # -qfp8 is argparse's -q fp8
         if flag and flag.action in {"store", "append"}:
-            return _check_value(flag, name[:2], name[2:]), 0, name[:2]
+            problem = _check_value(flag, name[:2], name[2:])
+            return Argument(0, 0, name[:2], flag, (name[2:],), True, problem), 0
         flag = None
     if flag is None:
         if candidates:
             some = ", ".join(candidates[:4]) + (", ..." if len(candidates) > 4 else "")
             message = f"{base} is ambiguous in vLLM {catalogue.release}: {some}"
-            return ArgProblem("ambiguous", base, message, "write the option in full"), len(values), base
-        return _unknown(catalogue, base), len(values), base
+            return said(ArgProblem("ambiguous", base, message, "write the option in full"), len(values), base)
+        return said(_unknown(catalogue, base), len(values), base)
     full = base if base in catalogue.by_name else next(n for n in flag.names if n.startswith(base))
     if flag.action in {"boolean", "help"}:
         if inline:
-            return ArgProblem("extra", full, f"{full} takes no value", f"write {full} alone"), 0, full
-        return None, 0, full
+            return said(ArgProblem("extra", full, f"{full} takes no value", f"write {full} alone"), 0, full)
+        return said(None, 0, full)
     if dot:
         if flag.type not in {"json", "json_or_str"}:
-            return ArgProblem("unknown", name, f"{full} has no keys, so {name} means nothing"), len(values), full
+            return said(ArgProblem("unknown", name, f"{full} has no keys, so {name} means nothing"), len(values), full)
         missing = ArgProblem("missing-value", name, f"{name} needs a value") if not values else None
-        return missing, 1, full
+        return said(missing, min(len(values), 1), f"{full}.{keys}")
     if not values:
         if flag.nargs in {"?", "*"}:
-            return None, 0, full
-        return ArgProblem("missing-value", full, f"{full} needs a value"), 0, full
+            return said(None, 0, full)
+        return said(ArgProblem("missing-value", full, f"{full} needs a value"), 0, full)
     count = len(values) if flag.nargs in {"+", "*"} else 1
     for value in values[:count]:
+        if expanding and EXPANSION.search(value):
+            continue
         if problem := _check_value(flag, full, value):
-            return problem, count, full
-    return None, count, full
+            return said(problem, count, full)
+    return said(None, count, full)
+
+
+def words_instead(name: str, values: Sequence[str]) -> list[str] | None:
+    """Return the words that say the same in newer releases; an empty list where nothing is lost, None when unknown."""
+    past = _history().get(name.partition(".")[0], {})
+    becomes = past.get("becomes_by_value", {}).get(values[0] if values else "", past.get("becomes"))
+    if becomes is None:
+        return None
+    words: list[str] = []
+    for each in becomes:
+        words += values if each == "{values}" else [each]
+    return words

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -161,3 +162,18 @@ def reset(nodes: tuple[str, ...]) -> None:
 def delay(milliseconds: float) -> None:
     """Add MILLISECONDS to the round trip between this machine and the hosts; 0 takes it away."""
     click.echo(operate.delay(Layout.current(), milliseconds))
+
+
+@command.command("real-vllm")
+@click.option("--host", metavar="NAME", help="Host that shall have it; the first one when not given.")
+@click.argument("site_packages", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def real_vllm(host: str | None, site_packages: Path) -> None:
+    """Make an image with a REAL vLLM (on the CPU, tiny model) from SITE_PACKAGES; print what a run with it needs.
+
+    The output is for a shell: variables, and the host's name as HOST.
+    """
+    from metalserve.lab import real_vllm as real
+
+    name, environment = real.prepare(Layout.current(), site_packages, host)
+    for key, value in {**environment, "HOST": name}.items():
+        click.echo(f"{key}={shlex.quote(value)}")

@@ -11,8 +11,11 @@ from metalserve.catalogue.vllm_flags import (
     FlagCatalogue,
     check_args,
     normalise,
+    read_args,
     version_key,
 )
+from metalserve.planning.model import ModelConfig
+from metalserve.planning.profile import Workload, against, profile_arguments
 
 if TYPE_CHECKING:
     from metalserve.settings import EngineSettings
@@ -67,8 +70,13 @@ def vllm_args(
     max_model_len: int,
     utilization: float,
     dtype: str | None,
+    model: ModelConfig | None = None,
+    workload: Workload | None = None,
 ) -> list[str]:
-    """Return what follows the image's name; secrets are not among it, they come by environment file."""
+    """Return what follows the image's name; secrets are not among it, they come by environment file.
+
+    The profile's arguments stand before engine.extra_args, which take their place where both have one.
+    """
     serve = version_key(flags.release) >= FIRST_POSITIONAL_RELEASE
     words = [model_path] if serve else ["--model", model_path]
     if served_name:
@@ -81,7 +89,26 @@ def vllm_args(
         words += ["--dtype", dtype]
     if "--shutdown-timeout" in flags.by_name:  # whoever stops the engine must wait longer than this
         words += ["--shutdown-timeout", str(engine.stop_timeout_s)]
+    for added, _ in _of_profile(flags, engine, model, workload):
+        words += added
     return [*words, *engine.extra_args]
+
+
+def _of_profile(
+    flags: FlagCatalogue, engine: EngineSettings, model: ModelConfig | None, workload: Workload | None
+) -> list[tuple[tuple[str, ...], str]]:
+    """Return the profile's arguments that engine.extra_args do not set themselves."""
+    given = {each.flag.dest for each in read_args(["MODEL", *engine.extra_args], flags.release) if each.flag}
+    added = profile_arguments(engine.profile, flags, model, workload)
+    return [(words, reason) for words, reason in added if flags.by_name[words[0]].dest not in given]
+
+
+def profile_reasons(
+    flags: FlagCatalogue, engine: EngineSettings, model: ModelConfig | None, workload: Workload | None = None
+) -> list[str]:
+    """Return why the profile's arguments are there, and what of engine.extra_args works against it."""
+    reasons = [reason for _, reason in _of_profile(flags, engine, model, workload)]
+    return reasons + against(engine.profile, engine.extra_args, flags)
 
 
 def first_error(words: Sequence[str], version: str) -> ArgProblem | None:

@@ -15,6 +15,7 @@ from metalserve.planning.memory import Correction, Share
 from metalserve.planning.model import ModelConfig
 from metalserve.planning.plan_json import plan_dict
 from metalserve.planning.prepared import Prepared, prepare
+from metalserve.planning.profile import Workload as ProfileWorkload
 from metalserve.planning.search import Search
 from metalserve.planning.work import Split
 from metalserve.planning.workload import Intent, Workload
@@ -178,6 +179,8 @@ def plan_launch(
     reasons += explain.offload(ready.host, chosen, search.workload)
     load_s, load_said = explain.load(option, read_gb_s)
     reasons.append(load_said)
+    asked = engine.workload.concurrency
+    per_replica = ProfileWorkload(asked and -(-asked // len(option.groups)))
     words = arguments.vllm_args(
         ready.flags,
         model_path=model_path,
@@ -189,8 +192,11 @@ def plan_launch(
         max_model_len=context,
         utilization=ready.terms.utilization,
         dtype="half" if ready.half else None,
+        model=ready.model,
+        workload=per_replica,
     )
-    words = _inserted(words, [*_expert_words(option.split), *batching], engine)
+    reasons += arguments.profile_reasons(ready.flags, engine, ready.model, per_replica)
+    words = _inserted(words, [*_expert_words(option.split), *_unless_given(batching, words)], engine)
     if wrong := arguments.first_error(words, version):
         return refuse(f"vLLM {version} would not start: {wrong}")
     return LaunchPlan(
@@ -221,6 +227,12 @@ def _inserted(words: list[str], more: list[str], engine: EngineSettings) -> list
     """Return the arguments with planned ones before engine.extra_args, which stay last."""
     place = len(words) - len(engine.extra_args)
     return [*words[:place], *more, *words[place:]]
+
+
+def _unless_given(planned: list[str], words: list[str]) -> list[str]:
+    """Return the planned (option, value) pairs without those that a profile has set already."""
+    pairs = zip(planned[::2], planned[1::2], strict=True)
+    return [word for pair in pairs if pair[0] not in words for word in pair]
 
 
 def _expert_words(split: Split) -> list[str]:

@@ -130,6 +130,10 @@ class EngineSettings(Section):
     start_timeout_s: Positive = Field(1800, description="seconds from start to healthy; large models load for minutes")
     stop_timeout_s: Positive = Field(150, description="seconds running requests get to finish when the engine stops")
     intent: Literal["latency", "throughput", "balanced"] = Field("balanced", description="what the planner favours")
+    profile: Literal["default", "interactive"] = Field(
+        "default",
+        description="vLLM flags for a purpose; 'interactive': agents that answer people at once (docs/low-latency.md)",
+    )
     runtime: Literal["docker", "podman"] = Field(
         "docker", description="what runs the container: Docker, or Podman with a Quadlet unit"
     )

@@ -33,10 +33,10 @@ def kinds(args: str, version: str = "0.33.0") -> list[tuple[str, str]]:
 
 
 def test_known_releases_are_sorted_and_load() -> None:
-    assert known_releases() == ["0.11.0", "0.11.2", "0.17.0", "0.19.0", "0.32.0", "0.33.0"]
-    assert [len(load_flags(version).flags) for version in known_releases()] == sorted(
-        len(load_flags(version).flags) for version in known_releases()
-    )
+    releases = known_releases()
+    assert (releases[0], releases[-1], len(releases)) == ("0.8.0", "0.33.0", 29)
+    assert releases.index("0.9.2") < releases.index("0.10.0") < releases.index("0.11.2")
+    assert all(len(load_flags(version).flags) >= 130 for version in releases)
     assert len(load_flags("v0.33.0").flags) == 322
 
 
@@ -75,7 +75,7 @@ def test_the_same_command_on_an_older_release() -> None:
         "/m --tensor-parallel-s 2",
         "/m --hf-token",
         "/m --moe-backend deep-gemm",
-        "/m --enable-log-requests --disable-log-requests",
+        "/m --disable-log-requests",
         "/m --max-log-len None",
     ],
 )
@@ -137,8 +137,42 @@ def test_a_token_in_the_wrong_place_is_not_repeated(flag: str) -> None:
 
 
 def test_unknown_release() -> None:
-    with pytest.raises(MetalserveError, match=r"no flag catalogue for vLLM 1\.0.*pin one of 0\.11\.0"):
+    with pytest.raises(MetalserveError, match=r"no flag catalogue for vLLM 1\.0.*pin one of 0\.33\.0"):
         check_args(["/m"], "1.0")
+    with pytest.raises(MetalserveError, match=r"pin one of 0\.14\.0, 0\.16\.0"):
+        check_args(["/m"], "0.15.1")
+
+
+def test_what_is_accepted_and_yet_worth_a_word() -> None:
+    def said(args: str, version: str) -> list[tuple[str, str, str]]:
+        return [(p.kind, p.flag, p.severity) for p in check_args(args.split(), version)]
+
+    assert said("/m --port 1 --port 2", "0.33.0") == [("duplicate", "--port", "warning")]
+    assert said("/m --enable-log-requests --disable-log-requests", "0.33.0") == [
+        ("duplicate", "--disable-log-requests", "warning")
+    ]
+    assert said("/m --log-config-file f", "0.32.0") == [("deprecated", "--log-config-file", "warning")]
+    assert said("/m --log-config-file f", "0.28.0") == []
+    assert said("/m --quantization fp9", "0.33.0") == [("choice", "--quantization", "warning")]
+    assert said("/m --load-format safetensors -q fp8 --kv-cache-dtype fp8", "0.33.0") == []
+    assert said("/m --quantization fp9", "0.28.0") == []
+    assert said("/m --hf-overrides.a 1 --hf-overrides.b 2", "0.33.0") == []
+
+
+def test_a_renamed_flag_says_its_new_name() -> None:
+    [problem] = check_args(["/m", "--cuda-graph-sizes", "1", "2"], "0.33.0")
+    assert (problem.kind, problem.remedy) == ("renamed", "use --cudagraph-capture-sizes")
+
+
+def test_who_gets_the_arguments_decides_how_the_model_is_named() -> None:
+    assert check_args(["/m"], "0.11.0", entry="serve") == []
+    assert [p.kind for p in check_args(["/m"], "0.33.0", entry="api_server")] == ["model"]
+    assert check_args(["--model", "/m"], "0.33.0", entry="api_server") == []
+
+
+def test_what_a_shell_fills_in_is_not_judged() -> None:
+    assert check_args(["/m", "--port", "$PORT"], "0.33.0", expanding=True) == []
+    assert [p.kind for p in check_args(["/m", "--port", "$PORT"], "0.33.0")] == ["type"]
 
 
 def test_history_agrees_with_the_flag_files() -> None:
@@ -183,7 +217,7 @@ def command_lines(draw: st.DrawFn, version: str) -> list[str]:
     args = ["/m"]
     for _ in range(draw(st.integers(1, 3))):
         name = draw(st.sampled_from(names))
-        if name in {"-h", "--help"}:
+        if name in {"-h", "--help", "--model"}:  # argparse alone takes MODEL and --model; vLLM moves one in front
             continue
         if draw(st.booleans()):
             name = name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name
@@ -195,8 +229,8 @@ def command_lines(draw: st.DrawFn, version: str) -> list[str]:
     return args
 
 
-@pytest.mark.parametrize("version", known_releases())
-@settings(max_examples=120, deadline=None)
+@pytest.mark.parametrize("version", ["0.8.0", "0.11.0", "0.11.2", "0.17.0", "0.19.0", "0.28.0", "0.32.0", "0.33.0"])
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_the_check_agrees_with_argparse(version: str, data: st.DataObject) -> None:
     args = data.draw(command_lines(version))

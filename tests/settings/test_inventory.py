@@ -103,6 +103,26 @@ def test_release_whose_driver_does_not_know_the_gpu_is_refused(manifest: str, mo
     assert found == ("prod.py: a: release: its driver branch 550 is too old: b200 needs 570 or newer",)
 
 
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--swap-space", "16"], "--swap-space was removed in vLLM 0.18.0"),
+        (["--dtype", "fp8"], "--dtype cannot be 'fp8'"),
+        (["--max-num-batched-tokens", "128", "--max-num-seqs", "256"], "128 is less than --max-num-seqs 256"),
+        (["stray"], "belongs to no option"),
+    ],
+)
+def test_arguments_that_the_releases_vllm_refuses(manifest: str, extra: list[str], words: str) -> None:
+    [line] = lines([("a", served(manifest, engine={"extra_args": extra}))])
+    assert line.startswith("prod.py: a: engine.extra_args: ") and words in line
+
+
+def test_arguments_that_vllm_only_warns_of(manifest: str) -> None:
+    hosts = [("a", served(manifest, engine={"extra_args": ["--seed", "1", "--seed", "2"]}))]
+    found = check_warnings(hosts, check_hosts(hosts, "inv.py"), "inv.py", today=date(2026, 11, 25))
+    assert any("--seed is given twice" in line for line in found)
+
+
 def test_same_address_on_another_port_is_another_machine(manifest: str) -> None:
     hosts = [("a", served(manifest, ssh_port=2201)), ("b", served(manifest, ssh_port=2202))]
     assert len(check_hosts(hosts, "prod.py")) == 2

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
@@ -31,29 +32,35 @@ _FILES = {
 _DIRECTORIES = ("root", "home/vllm", "proc", "sys", "dev", "run", "tmp", "vllm-workspace", "usr/local/bin")
 
 
-def base_layer(cache: Path) -> Path:
+def base_layer(cache: Path, *, packages: Sequence[str] = _PACKAGES, keep: Sequence[str] = ()) -> Path:
     """Return the tar of the base layer, made once per recipe and kept in `cache`.
+
+    Args:
+        cache: where it is kept.
+        packages: Debian packages, dependencies apart.
+        keep: directories that are not taken out, of those that nothing in the stand-in reads.
 
     Raises:
         MetalserveError: no Debian mirror is configured, or mmdebstrap failed.
     """
-    recipe = repr((SUITE, _PACKAGES, _EXCLUDED, _FILES, _DIRECTORIES))
+    excluded = tuple(name for name in _EXCLUDED if name not in keep)
+    recipe = repr((SUITE, tuple(packages), excluded, _FILES, _DIRECTORIES))
     target = cache / f"engine-base-{hashlib.sha256(recipe.encode()).hexdigest()[:10]}.tar"
     if target.is_file():
         return target
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix="engine-base-") as work:
         root = Path(work) / "root"
-        _unpack(root, Path(work) / "log")
-        _reduce(root)
+        _unpack(root, Path(work) / "log", packages)
+        _reduce(root, excluded)
         write_tar(target, root)
     return target
 
 
-def _unpack(root: Path, log: Path) -> None:
+def _unpack(root: Path, log: Path, packages: Sequence[str]) -> None:
     """Unpack the packages without running their scripts: quick, and the same every time."""
     command = ["mmdebstrap", "--variant=extract", "--mode=root", "--format=directory"]
-    command += [f"--include={','.join(_PACKAGES)}", '--aptopt=Acquire::Languages "none"']
+    command += [f"--include={','.join(packages)}", '--aptopt=Acquire::Languages "none"']
     command += ['--aptopt=Acquire::Check-Valid-Until "false"', '--aptopt=Acquire::Retries "3"']
     command += [f"--aptopt={option}" for option in _proxies()]
     command += [SUITE, str(root), *machine_mirrors().sources(SUITE)]
@@ -82,8 +89,8 @@ def _proxies() -> list[str]:
     return re.findall(r'^(Acquire::https?::(?:Proxy|Proxy-Auto-Detect|CaInfo)\S* "[^"]+");$', dump, re.MULTILINE)
 
 
-def _reduce(root: Path) -> None:
-    for name in _EXCLUDED:
+def _reduce(root: Path, excluded: Sequence[str]) -> None:
+    for name in excluded:
         path = root / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -42,7 +42,8 @@ sys.exit(main("{name}"))
 """
 
 
-def _architecture() -> str:
+def architecture() -> str:
+    """Return the name that Docker has for this machine's architecture."""
     machine = platform.machine()
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
@@ -119,4 +120,4 @@ def build_image(
     layer = tar_of(*_release_layer(version))
     tag = f"{REPOSITORY}:v{version}"
     layers: list[Path | bytes] = [base, layer]
-    return write_docker_archive(target, tag=tag, architecture=_architecture(), config=_config(version), layers=layers)
+    return write_docker_archive(target, tag=tag, architecture=architecture(), config=_config(version), layers=layers)

@@ -71,6 +71,11 @@ def _bf16(name: str, shape: tuple[int, ...]) -> bytes:
     data = bytearray(random.Random(name).randbytes(2 * count))  # noqa: S311 - weights, not keys
     # High byte: the sign stays random, exponent and top mantissa bits are fixed, so that no value is large.
     data[1::2] = bytes(data[1::2]).translate(bytes(0x3C | (value & 0x80) for value in range(256)))
+    if name == "lm_head.weight":
+        # Only tokens of visible ASCII can win, so that a real engine completes with text, not with nothing.
+        row = 2 * HIDDEN
+        data[: 33 * row] = bytes(33 * row)
+        data[127 * row :] = bytes((VOCAB - 127) * row)
     return bytes(data)
 
 
