@@ -23,9 +23,10 @@ ask() { # COMMAND: HAProxy's answer
   printf '%s\n' "$1" | socat -t 5 - "UNIX-CONNECT:$RUN/admin.sock" 2>/dev/null
 }
 
-# servers: a line a server of a model: POOL NAME STATUS REQUESTS WAITING
+# servers: a line a server of a model: BACKEND NAME STATUS REQUESTS WAITING POOL. The backend is the pool, or one of
+# its replicas ("POOL::HOST:PORT") where vllm-router chooses among them.
 servers() {
-  ask 'show stat -1 4 -1' | awk -F, '$1 ~ /^model-/ {split($18, s, " "); print $1, $2, s[1], $5, $3}'
+  ask 'show stat -1 4 -1' | awk -F, '$1 ~ /^model-/ {split($18, s, " "); pool = $1; sub(/::.*/, "", pool); print $1, $2, s[1], $5, $3, pool}'
 }
 
 # old_requests NAME: requests that processes of before a reload still have there
@@ -45,11 +46,12 @@ old_requests() {
 chosen() {
   all=$(servers)
   [ -n "$all" ] || fail "the router does not answer -> systemctl status $UNIT"
+  # One by one and not in a pipe, where a failure would be lost.
   for name in "$@"; do
-    found=$(printf '%s\n' "$all" | awk -v n="$name" '$2 == n || index($2, n ":") == 1')
-    [ -n "$found" ] || fail "the router has no replica $name -> it has: $(printf '%s\n' "$all" | awk '{print $2}' | tr '\n' ' ')"
-    printf '%s\n' "$found"
-  done | sort -u
+    printf '%s\n' "$all" | awk -v n="$name" '$2 == n || index($2, n ":") == 1 {found = 1} END {exit !found}' ||
+      fail "the router has no replica $name -> it has: $(printf '%s\n' "$all" | awk '{print $2}' | tr '\n' ' ')"
+  done
+  for name in "$@"; do printf '%s\n' "$all" | awk -v n="$name" '$2 == n || index($2, n ":") == 1'; done | sort -u
 }
 
 save() {
@@ -68,11 +70,11 @@ drain() {
   shift 2
   lines=$(chosen "$@") || exit 1
   if [ "$force" != 1 ]; then
-    for pool in $(printf '%s\n' "$lines" | awk '{print $1}' | sort -u); do
-      left=$(servers | awk -v p="$pool" '$1 == p && $3 == "UP" {print $2}' | while read -r other; do
-        printf '%s\n' "$lines" | grep -qF "$pool $other " || echo "$other"
+    for pool in $(printf '%s\n' "$lines" | awk '{print $6}' | sort -u); do
+      left=$(servers | awk -v p="$pool" '$6 == p && $3 == "UP" {print $1, $2}' | while read -r other; do
+        printf '%s\n' "$lines" | grep -qF "$other " || echo "$other"
       done)
-      up=$(printf '%s\n' "$lines" | awk -v p="$pool" '$1 == p && $3 == "UP"')
+      up=$(printf '%s\n' "$lines" | awk -v p="$pool" '$6 == p && $3 == "UP"')
       [ -n "$left" ] || [ -z "$up" ] || {
         printf '%s: nothing else is up that serves this model -> --force drains it all the same\n' "$pool" >&2
         exit 4
@@ -133,7 +135,7 @@ case "${1:-}" in
   load) load "$2" ;;
   reload)
     save
-    haproxy -c -q -f "$CONFIGURATION" && kill -USR2 "$2"
+    haproxy -c -f "$CONFIGURATION" && kill -USR2 "$2"
     ;;
   *) sed -n 's/^#   //p' "$0" >&2; exit 2 ;;
 esac

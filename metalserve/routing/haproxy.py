@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from metalserve.routing.paths import CERTIFICATE, CLIENT_KEYS, ENGINE_KEYS, MASTER, SERVERS, SOCKET
-from metalserve.routing.pools import Pool, Replica
+from metalserve.routing.backends import AFFINITY, Facts, backends, entry, pool_blocks
+from metalserve.routing.paths import CERTIFICATE, CLIENT_KEYS, SERVERS, SOCKET
+from metalserve.routing.pools import Pool
+from metalserve.routing.words import in_json, quoted, refuse
 from metalserve.settings import RouterSettings
 
 HEADROOM_KIB = 48
@@ -20,27 +21,8 @@ OLD_WORKER_S = 3600
 """Seconds after a reload in which the old process may end its streams."""
 
 _LIMIT_WINDOW = "60s"
-_CHECK_FALL = 3
-"""Failed checks that take a replica out: a saturated engine can miss one (vLLM issue 36960 and its neighbours)."""
-
 _GETS = ("/v1/models",)
-_AFFINITY = "X-Metalserve-Affinity"
 _PREFIX_BYTES = 1024
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the configuration depends on beside settings and pools.
-
-    Attributes:
-        generation: digest of everything that is loaded; HAProxy repeats it when asked what it runs.
-        with_key: names of the pools whose engines ask for a key.
-        upstream: pool name -> where vllm-router listens for it, when that chooses the replica.
-    """
-
-    generation: str
-    with_key: frozenset[str] = frozenset()
-    upstream: tuple[tuple[str, int], ...] = ()
 
 
 def configuration(router: RouterSettings, pools: Sequence[Pool], facts: Facts) -> str:
@@ -48,8 +30,8 @@ def configuration(router: RouterSettings, pools: Sequence[Pool], facts: Facts) -
     blocks = [
         _global(router, facts),
         _defaults(router),
-        _frontend(router, pools),
-        *(_backend(router, pool, facts) for pool in pools),
+        _frontend(router, pools, facts),
+        *(block for pool in pools for block in pool_blocks(router, pool, facts)),
         _metrics(router),
     ]
     if router.redirect_port is not None and router.tls is not None:
@@ -98,7 +80,7 @@ def _defaults(router: RouterSettings) -> list[str]:
         f"timeout client {silence}s",
         f"timeout server {silence}s",
         f"timeout check {router.check_timeout_s}s",
-        *(f"http-error status {status} {_json(status, words, hdr)}" for status, words, hdr in _ERRORS),
+        *(f"http-error status {status} {in_json(status, words, hdr)}" for status, words, hdr in _ERRORS),
     ]
 
 
@@ -111,25 +93,6 @@ _ERRORS = (
 )
 
 
-def _json(status: int, words: str, retry_after: str = "") -> str:
-    kind = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}.get(
-        status, "invalid_request_error" if status < 500 else "server_error"
-    )
-    body = json.dumps({"error": {"message": words, "type": kind, "param": None, "code": status}})
-    return f"content-type application/json string {_quoted(body)}" + (
-        f" hdr Retry-After {retry_after}" if retry_after else ""
-    )
-
-
-def _refuse(status: int, words: str, condition: str, *, retry_after: str = "") -> str:
-    return f"http-request return status {status} {_json(status, words, retry_after)} {condition}"
-
-
-def _quoted(text: str) -> str:
-    """Return a word as HAProxy reads it back: in single quotes nothing is special but their end."""
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
 LOG = (
     "id=%ID client=%ci key=%[var(txn.key)] pool=%b replica=%s path=%[var(txn.path)] status=%ST end=%tsc "
     "queue_ms=%Tw first_byte_ms=%Tr total_ms=%Ta bytes_in=%U bytes_out=%B retries=%rc active=%sc/%bc waiting=%sq/%bq"
@@ -137,7 +100,7 @@ LOG = (
 """One line a request. No header, no body, no query: nothing of what a client wrote but a path from the list."""
 
 
-def _frontend(router: RouterSettings, pools: Sequence[Pool]) -> list[str]:
+def _frontend(router: RouterSettings, pools: Sequence[Pool], facts: Facts) -> list[str]:
     tls = f" ssl crt {CERTIFICATE} alpn h2,http/1.1" if router.tls is not None else ""
     posts = [path for path in router.paths if path not in _GETS]
     gets = [path for path in router.paths if path in _GETS]
@@ -146,10 +109,10 @@ def _frontend(router: RouterSettings, pools: Sequence[Pool]) -> list[str]:
         f"bind {_bind(router.address, router.port)}{tls}",
         "unique-id-format %[uuid()]",
         "unique-id-header X-Request-Id",
-        f"log-format {_quoted(LOG)}",
+        f"log-format {quoted(LOG)}",
         # For whoever chooses between routers: up while one replica of some model is.
         "monitor-uri /health",
-        *(f"acl some_up nbsrv({pool.name}) gt 0" for pool in pools),
+        *(f"acl some_up nbsrv({name}) gt 0" for pool in pools for name in backends(pool, facts)),
         "monitor fail unless some_up",
     ]
     if posts:
@@ -157,29 +120,29 @@ def _frontend(router: RouterSettings, pools: Sequence[Pool]) -> list[str]:
     if gets:
         lines.append(f"acl lists path -m str {' '.join(gets)}")
     listed = " || ".join(name for name, paths in (("generates", posts), ("lists", gets)) if paths)
-    lines.append(_refuse(404, "this path is not served here", f"unless {listed}"))
+    lines.append(refuse(404, "this path is not served here", f"unless {listed}"))
     lines.append("http-request set-var(txn.path) path")
     if posts:
-        lines.append(_refuse(405, "this path is for POST", "if generates !METH_POST"))
+        lines.append(refuse(405, "this path is for POST", "if generates !METH_POST"))
     if gets:
-        lines.append(_refuse(405, "this path is for GET", "if lists !METH_GET"))
+        lines.append(refuse(405, "this path is for GET", "if lists !METH_GET"))
     lines += _keys(router)
     if posts:
         # Only after the key: what strangers send is not kept.
         lines.append("http-request wait-for-body time 30s if generates")
         limit = router.max_body_kib * 1024
         words = f"the request is larger than {router.max_body_kib} KiB"
-        lines.append(_refuse(413, words, f"if {{ req.body_size gt {limit} }}"))
-    lines += _choice(pools, bool(posts), bool(gets))
+        lines.append(refuse(413, words, f"if {{ req.body_size gt {limit} }}"))
+    lines += _choice(pools, facts, bool(posts), bool(gets))
     if router.affinity == "session":
         # Sessions without the header are spread at random, as if each were one of its own.
-        lines.append(f"http-request set-header {_AFFINITY} %[uuid()]")
+        lines.append(f"http-request set-header {AFFINITY} %[uuid()]")
         lines.append(
-            f"http-request set-header {_AFFINITY} %[req.fhdr({router.affinity_header})] "
+            f"http-request set-header {AFFINITY} %[req.fhdr({router.affinity_header})] "
             f"if {{ req.fhdr({router.affinity_header}) -m found }}"
         )
     elif router.affinity == "prefix":
-        lines.append(f"http-request set-header {_AFFINITY} %[req.body,bytes(0,{_PREFIX_BYTES}),xxh64]")
+        lines.append(f"http-request set-header {AFFINITY} %[req.body,bytes(0,{_PREFIX_BYTES}),xxh64]")
     return lines
 
 
@@ -189,7 +152,7 @@ def _keys(router: RouterSettings) -> list[str]:
     lookup = f"req.fhdr(authorization),word(2,' '),sha2(256),hex,map_str({CLIENT_KEYS})"
     lines = [
         f"http-request set-var(txn.key) {lookup} if {{ req.fhdr(authorization) -m beg -i 'bearer ' }}",
-        _refuse(401, "no valid key: send Authorization: Bearer KEY", "unless { var(txn.key) -m found }"),
+        refuse(401, "no valid key: send Authorization: Bearer KEY", "unless { var(txn.key) -m found }"),
     ]
     limited = [key for key in router.keys if key.requests_per_minute is not None]
     if limited:
@@ -198,81 +161,29 @@ def _keys(router: RouterSettings) -> list[str]:
     for key in limited:
         condition = f"if {{ var(txn.key) -m str {key.name} }} {{ sc_http_req_rate(0) gt {key.requests_per_minute} }}"
         words = f"this key may send {key.requests_per_minute} requests a minute"
-        lines.append(_refuse(429, words, condition, retry_after="10"))
+        lines.append(refuse(429, words, condition, retry_after="10"))
     return lines
 
 
-def _choice(pools: Sequence[Pool], posts: bool, gets: bool) -> list[str]:
+def _choice(pools: Sequence[Pool], facts: Facts, posts: bool, gets: bool) -> list[str]:
     if len(pools) == 1:
         # What this one model's engines do not know they refuse in their own words.
-        return [f"default_backend {pools[0].name}"]
+        return [f"default_backend {entry(pools[0], facts)}"]
     lines = []
     if gets:
         # One pool's answer would hide the others' models.
         models = [{"id": p.model, "object": "model", "created": 0, "owned_by": "metalserve"} for p in pools]
         models += [{"id": n, "object": "model", "created": 0, "owned_by": "metalserve"} for p in pools for n in p.also]
         body = json.dumps({"object": "list", "data": models})
-        lines.append(f"http-request return status 200 content-type application/json string {_quoted(body)} if lists")
+        lines.append(f"http-request return status 200 content-type application/json string {quoted(body)} if lists")
     if posts:
         lines.append("http-request set-var(txn.model) req.body,json_query('$.model')")
         lines += [f"acl known var(txn.model) -m str {name}" for pool in pools for name in (pool.model, *pool.also)]
-        lines.append(_refuse(404, "the request names no model that is served here: see /v1/models", "unless known"))
+        lines.append(refuse(404, "the request names no model that is served here: see /v1/models", "unless known"))
         for pool in pools:
             names = " ".join((pool.model, *pool.also))
-            lines.append(f"use_backend {pool.name} if {{ var(txn.model) -m str {names} }}")
+            lines.append(f"use_backend {entry(pool, facts)} if {{ var(txn.model) -m str {names} }}")
     return lines
-
-
-def _backend(router: RouterSettings, pool: Pool, facts: Facts) -> list[str]:
-    upstream = dict(facts.upstream).get(pool.name)
-    single = upstream is not None
-    replicas = [f"server {_server(replica)}" for replica in pool.replicas]
-    if upstream is not None:
-        replicas = [f"server vllm-router 127.0.0.1:{upstream}"]
-    key = f'"Bearer %[str({pool.name}),map_str({ENGINE_KEYS})]"' if pool.name in facts.with_key else ""
-    check = json.dumps({"model": pool.model, "prompt": "1", "max_tokens": 1, "temperature": 0})
-    headers = "hdr Host metalserve-router hdr Content-Type application/json"
-    full = f"if {{ queue({pool.name}) ge {router.queue} }}"
-    lines = [f"backend {pool.name}"]
-    if router.affinity == "none" or single:
-        lines.append("balance leastconn")
-    else:
-        # Consistent, so that a replica that goes moves only its own; bounded, so that none gets half as much again.
-        lines += [f"balance hdr({_AFFINITY})", "hash-type consistent", "hash-balance-factor 150"]
-    lines += [
-        f"retries {router.retries}",
-        "option redispatch 1",
-        # 500: what vLLM answers while it stops (measured). A completion may be computed twice, never answered twice.
-        "retry-on conn-failure empty-response response-timeout 500 502 503 504",
-        # With no replica up everything waits for one, for the queue's time; what comes to a full queue goes at once.
-        _refuse(429, "too many requests wait for this model", full, retry_after="5"),
-    ]
-    if router.keys:
-        lines.append(f"http-request set-header Authorization {key}" if key else "http-request del-header Authorization")
-    lines += [
-        # Ready is a token under the served name: /health is 200 on engines that give none, or that are stopping.
-        "option httpchk",
-        "http-check connect",
-        f"http-check send meth POST uri /v1/completions ver HTTP/1.1 {headers}"
-        + (f" hdr Authorization {key}" if key else "")
-        + f" body {_quoted(check)}",
-        "http-check expect status 200",
-        f"http-check expect rstring {_quoted(chr(34) + 'choices' + chr(34))}",
-        f"default-server check inter {router.check_interval_s}s fastinter 1s downinter 2s fall {_CHECK_FALL} rise 1 "
-        # A refused connection is no client's doing, so three of them are believed at once; a 500 can be one's doing.
-        f"observe layer4 error-limit 3 on-error mark-down {_most(router, pool, single)}",
-        *replicas,
-    ]
-    return lines
-
-
-def _most(router: RouterSettings, pool: Pool, single: bool) -> str:
-    count = router.requests_per_replica * (len(pool.replicas) if single else 1)
-    return f"maxconn {count} init-addr last,libc,none"
-
-
-def _server(replica: Replica) -> str:
-    return f"{replica.name} {replica.target}"
 
 
 def _metrics(router: RouterSettings) -> list[str]:
@@ -299,4 +210,4 @@ def _bind(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-__all__ = ["MASTER", "Facts", "configuration"]
+__all__ = ["Facts", "configuration"]

@@ -23,4 +23,7 @@ SERVERS = "/var/lib/metalserve-router/servers"
 
 CONTROL = "/usr/local/lib/metalserve/router-control"
 UNIT = "metalserve-router.service"
+PREFIX_GLOB = "/etc/systemd/system/metalserve-prefix-*.service"
+"""Units of vllm-router, one a pool, where that chooses the replica."""
+
 UNIT_PATH = f"/etc/systemd/system/{UNIT}"

@@ -76,7 +76,8 @@ def _is_replica(row: dict[str, str | None]) -> bool:
 def _replica(row: dict[str, str | None]) -> ReplicaState:
     why = " ".join(filter(None, (row.get("check_status"), row.get("check_code"), row.get("last_chk"))))
     return ReplicaState(
-        pool=row.get("pxname") or "",
+        # Where vllm-router chooses, each replica has a backend of its own: POOL::HOST:PORT.
+        pool=(row.get("pxname") or "").partition("::")[0],
         name=row.get("svname") or "",
         # "UP 1/3" is up with a failed check, "DOWN 1/2" on its way back.
         status=(row.get("status") or "unknown").split(" ")[0].lower(),

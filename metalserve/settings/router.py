@@ -120,6 +120,16 @@ class RouterSettings(Section):
         description="requests that meet on one replica, for its prefix cache: none (least loaded), those of one "
         "session header, or those whose bodies begin alike",
     )
+    vllm_router: AbsolutePath = Field(
+        "/opt/metalserve/vllm-router/bin/vllm-router",
+        description="vllm-router's program on the router, installed by you, for engine 'vllm-router'",
+    )
+    vllm_router_policy: Literal["cache_aware", "consistent_hash", "power_of_two", "round_robin"] = Field(
+        "cache_aware", description="how vllm-router chooses"
+    )
+    internal_port: int = Field(
+        18100, ge=1024, le=60000, description="first of the loopback ports between HAProxy and vllm-router"
+    )
     affinity_header: str = Field("X-Session-ID", description="header that names a session")
     requests_per_replica: Positive = Field(
         200, le=4096, description="requests a replica gets at once; keep below its --max-num-seqs, more wait here"

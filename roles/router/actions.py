@@ -30,7 +30,7 @@ def load(text: str, generation: str, section: str) -> Action:
         script=(
             f"ms_put {new} 0600 root root <<'MS_EOF'\n{encoded}\nMS_EOF\n"
             f"mkdir -p {paths.SERVERS.rpartition('/')[0]}; [ -s {paths.SERVERS} ] || echo 1 >{paths.SERVERS}\n"
-            f"said=$(haproxy -c -q -f {new} 2>&1) || {{ printf '%s\\n' \"$said\" | grep -E 'ALERT|WARNING' || :; "
+            f"said=$(haproxy -c -f {new} 2>&1) || {{ printf '%s\\n' \"$said\" | grep -E 'ALERT|WARNING' || :; "
             "ms_fail 'haproxy refuses the configuration, the running one is left -> see the lines above'; }\n"
             f"mv -fT {new} {paths.CONFIGURATION}\n"
             "systemctl daemon-reload\n"
@@ -83,3 +83,24 @@ def _there(observed: Observation) -> bool:
 def _same(observed: Observation, path: str) -> bool:
     source, own = observed.files.get(path), observed.files.get(paths.CERTIFICATE)
     return source is not None and own is not None and source.sha256 == own.sha256
+
+
+def end_prefix_units(observed: Observation, keep: frozenset[str]) -> tuple[Action, ...]:
+    """End the vllm-routers of pools that are gone, or that are chosen for by HAProxy now."""
+    begins = paths.PREFIX_GLOB.split("*")[0]
+    return tuple(
+        Action(
+            name=f"end {path.rpartition('/')[2]}",
+            phase="late",
+            done=partial(_gone, path=path),
+            script=(
+                f"systemctl -q disable --now {path.rpartition('/')[2]} || :\nrm -f {path}\nsystemctl daemon-reload\n"
+            ),
+        )
+        for path in sorted(observed.files)
+        if path.startswith(begins) and path not in keep
+    )
+
+
+def _gone(observed: Observation, path: str) -> bool:
+    return path not in observed.files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from metalserve.catalogue.vllm_router import VERSION
 from metalserve.desired.model import Action, Desired, Directory, File, Package, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
@@ -15,12 +16,13 @@ from metalserve.routing import paths
 from metalserve.routing.haproxy import Facts, configuration
 from metalserve.routing.pools import Peer, Pool, pools, recorded, shared_key
 from metalserve.routing.pools import record as recording
+from metalserve.routing.prefix import arguments, assign
 from metalserve.routing.status import parse_state, summary
 from metalserve.secrets import resolve, resolve_pem
 from metalserve.settings import HostSettings, RouterSettings
 from metalserve.verify.finding import Finding
-from roles.router.actions import certificate, load
-from roles.router.unit import haproxy_unit
+from roles.router.actions import certificate, end_prefix_units, load
+from roles.router.unit import haproxy_unit, prefix_unit, prefix_unit_name
 from roles.vllm.paths import UNIT_GLOB, replica_of
 
 STATE_SECTION = "router-state"
@@ -35,12 +37,14 @@ def watch(settings: HostSettings, release: Release) -> Watch:
     """What an observation must look at: the engines' units on any host, the router's own things on a router."""
     engines = Watch(paths=(UNIT_GLOB,))
     if settings.router is None:
-        return engines | Watch(paths=(paths.UNIT_PATH,), units=(paths.UNIT,))
+        return engines | Watch(paths=(paths.UNIT_PATH, paths.PREFIX_GLOB), units=(paths.UNIT,))
     given = settings.router.tls
-    own = () if given is None or given.path is None else (given.path,)
+    own = [] if given is None or given.path is None else [given.path]
+    if settings.router.engine == "vllm-router":
+        own.append(settings.router.vllm_router)
     return engines | Watch(
-        paths=(f"{paths.DIRECTORY}/*", paths.DIRECTORY, paths.CONTROL, paths.UNIT_PATH, *own),
-        units=(paths.UNIT, DISTRIBUTION_UNIT),
+        paths=(f"{paths.DIRECTORY}/*", paths.DIRECTORY, paths.CONTROL, paths.UNIT_PATH, paths.PREFIX_GLOB, *own),
+        units=(paths.UNIT, DISTRIBUTION_UNIT, paths.PREFIX_GLOB.rpartition("/")[2]),
         commands={
             STATE_SECTION: f"{paths.CONTROL} state",
             RECORD_SECTION: f"cat {paths.RECORD}",
@@ -104,10 +108,31 @@ def route(node: Node, peers: Sequence[Peer]) -> Desired:
         return _removal(node)
     _refuse_old(node)
     text, generation = configured(node, router, peers)
-    return Desired(
+    wish = Desired(
         files=(File(paths.UNIT_PATH, haproxy_unit(router.max_connections)),),
         units=(*_distribution(node), Unit(paths.UNIT, restart_on=(paths.UNIT_PATH,))),
         actions=(load(text, generation, STATE_SECTION),),
+    )
+    return wish + _prefix(node, router, _pools(node, router, peers))
+
+
+def _prefix(node: Node, router: RouterSettings, found: Sequence[Pool]) -> Desired:
+    """One vllm-router a pool where it chooses the replica, and none where it does not."""
+    ports = assign(router, found)
+    if ports and router.vllm_router not in node.observed.files:
+        raise MetalserveError(
+            f"{router.vllm_router} is not on the host",
+            where="router.engine",
+            remedy=f"install vllm-router {VERSION} there: python3 -m venv /opt/metalserve/vllm-router && "
+            f"/opt/metalserve/vllm-router/bin/pip install vllm-router=={VERSION}",
+        )
+    units = {name: prefix_unit(name, router.vllm_router, arguments(router, each)) for name, each in ports.items()}
+    place = paths.PREFIX_GLOB.rpartition("/")[0]
+    wanted = {f"{place}/{prefix_unit_name(name)}": text for name, text in units.items()}
+    return Desired(
+        files=tuple(File(path, text) for path, text in wanted.items()),
+        units=tuple(Unit(path.rpartition("/")[2], restart_on=(path,)) for path in wanted),
+        actions=end_prefix_units(node.observed, keep=frozenset(wanted)),
     )
 
 
@@ -116,13 +141,14 @@ def configured(node: Node, router: RouterSettings, peers: Sequence[Peer]) -> tup
     found = _pools(node, router, peers)
     secrets = _secret_files(router, found, peers)
     with_key = frozenset(pool.name for pool in found if _engine_key(pool, router, peers) is not None)
-    parts = [configuration(router, found, Facts("0" * 16, with_key)), *secrets.values()]
+    ports = assign(router, found)
+    parts = [configuration(router, found, Facts("0" * 16, with_key, ports)), *secrets.values()]
     if router.tls is not None:
         pem = router.tls.pem
         seen = node.observed.files.get(paths.CERTIFICATE)
         parts.append(resolve_pem(pem).reveal() if pem is not None else seen.sha256 if seen is not None else "")
     generation = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return configuration(router, found, Facts(generation, with_key)), generation
+    return configuration(router, found, Facts(generation, with_key, ports)), generation
 
 
 def _pools(node: Node, router: RouterSettings, peers: Sequence[Peer]) -> tuple[Pool, ...]:
@@ -170,10 +196,12 @@ def _distribution(node: Node) -> tuple[Unit, ...]:
 
 def _removal(node: Node) -> Desired:
     """A host that is no router any more answers no clients; its keys go with it."""
+    prefix = end_prefix_units(node.observed, keep=frozenset())
     if paths.UNIT_PATH not in node.observed.files:
-        return Desired()
+        return Desired(actions=prefix)
     return Desired(
         actions=(
+            *prefix,
             Action(
                 name="end the router, which this host is no longer",
                 phase="early",

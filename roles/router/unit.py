@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from metalserve.routing.paths import CONFIGURATION, CONTROL, MASTER, RUN, SERVERS
+from collections.abc import Sequence
+
+from metalserve.routing.paths import CONFIGURATION, CONTROL, MASTER, PREFIX_GLOB, RUN, SERVERS
 
 HAPROXY = "/usr/sbin/haproxy"
 
@@ -26,7 +28,7 @@ def haproxy_unit(max_connections: int) -> str:
         "StateDirectoryMode=0700",
         # HAProxy warns of a state file that is not there; "1" is its format's version, with no server in it.
         f"ExecStartPre=/bin/sh -c 'test -s {SERVERS} || echo 1 >{SERVERS}'",
-        f"ExecStartPre={HAPROXY} -c -q -f {CONFIGURATION}",
+        f"ExecStartPre={HAPROXY} -c -f {CONFIGURATION}",
         f"ExecStart={HAPROXY} -Ws -f {CONFIGURATION} -p {RUN}/haproxy.pid -S {MASTER},mode,600",
         # The new process begins with what the old one knew: a drained or dead replica gets nothing after a reload.
         f"ExecReload={CONTROL} reload $MAINPID",
@@ -46,3 +48,44 @@ def haproxy_unit(max_connections: int) -> str:
         "WantedBy=multi-user.target",
     ]
     return "\n".join(lines) + "\n"
+
+
+def prefix_unit_name(pool: str) -> str:
+    """Return the name of the unit of a pool's vllm-router."""
+    return PREFIX_GLOB.rpartition("/")[2].replace("*", pool)
+
+
+def prefix_unit(pool: str, program: str, arguments: Sequence[str]) -> str:
+    """Return the unit of a pool's vllm-router: on loopback only, without a key, as nobody in particular."""
+    lines = [
+        "# Written by metalserve (roles/router); changes here are undone by its next run.",
+        "[Unit]",
+        f"Description=vllm-router of {pool}: chooses the replica that has a prompt's prefix",
+        "After=network-online.target metalserve-router.service",
+        "",
+        "[Service]",
+        "Type=exec",
+        "DynamicUser=yes",
+        "ExecStart=" + " \\\n    ".join([program, *_lines(arguments)]),
+        # It ends when no replica is ready within ten minutes of its start, and is to try again.
+        "Restart=always",
+        "RestartSec=2",
+        "NoNewPrivileges=yes",
+        "ProtectHome=yes",
+        "ProtectSystem=strict",
+        "PrivateTmp=yes",
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(arguments: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for word in arguments:
+        if word.startswith("--") or not lines:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
