@@ -55,7 +55,10 @@ def status(inventory: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"schema": 1, "routers": [_as_dict(answer) for answer in answers]}, indent=1))
     else:
-        table = Table("router", "model's pool", "replica", "state", "running", "waiting", "served", box=None)
+        table = Table("router", "model's pool", box=None)
+        table.add_column("replica", no_wrap=True)
+        for column in ("state", "running", "waiting", "served"):
+            table.add_column(column)
         for answer in answers:
             for each in answer.state.replicas:
                 colour = {"up": "green", "drain": "yellow"}.get(each.status, "red")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -43,8 +42,8 @@ class Replica:
 
     @property
     def name(self) -> str:
-        """Its name in configuration, log, metrics and commands: HOST:PORT."""
-        return f"{self.host}:{self.port}"
+        """Its name in configuration, log, metrics and commands: HOST:PORT, as far as HAProxy takes the host's name."""
+        return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', self.host)}:{self.port}"
 
     @property
     def target(self) -> str:
@@ -185,16 +184,14 @@ def _address(peer: Peer, own: str) -> str:
             where="router",
             remedy="give engine.host an address of the network between them, or leave the host out by router.hosts",
         )
-    return listens if listens not in _EVERYWHERE else peer.address
-
-
-def is_address(text: str) -> bool:
-    """Tell whether `text` is an IP address, not a name that has to be looked up."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    address = listens if listens not in _EVERYWHERE else peer.address
+    if not re.fullmatch(r"[0-9A-Za-z:.-]+", address):
+        raise MetalserveError(
+            f"{peer.name}: {address!r} is no address at which the router could reach it",
+            where="router",
+            remedy="give engine.host an address of the network between them, or the host an ssh_hostname",
+        )
+    return address
 
 
 def recorded(text: str) -> dict[str, list[int]]:

@@ -11,6 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
 
+UNCHECKED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""The lab's certificate is its own. One for all: making one reads every authority of the machine."""
+UNCHECKED.check_hostname = False
+UNCHECKED.verify_mode = ssl.CERT_NONE
+
 
 @dataclass
 class Got:
@@ -36,10 +41,7 @@ class Door:
         self, method: str, path: str, body: object = None, *, key: str | None = None, timeout_s: float = 60
     ) -> tuple[int, dict[str, str], bytes]:
         """Send one request; returns status, headers in small letters, body."""
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the lab's certificate is its own
-        connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=context)
+        connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout_s, context=UNCHECKED)
         headers = {"Content-Type": "application/json"}
         given = self.key if key is None else key
         if given:

@@ -209,6 +209,33 @@ def test_a_replica_that_gives_no_token_is_taken_out_though_its_health_is_200(rou
 
 
 @pytest.mark.slow
+def test_every_replica_is_restarted_under_load_and_nothing_is_lost(routed: Routed) -> None:
+    """What a rolling update does: drain, stop, start, wait for a token, enable; streams included."""
+    with Load(routed.door, plain=4, streams=3) as load:
+        for host, count in ((BRIDGED, 2), (PCIE, 4)):
+            for number in range(count):
+                replica = f"{host}:{8000 + number}"
+                drained = routed.control("drain", replica, "--wait", "60")
+                assert drained.returncode == 0, drained.stderr
+                restarted = routed.fleet.lab.ssh(host, f"systemctl restart metalserve-vllm-{number}", timeout_s=300)
+                assert restarted.returncode == 0, restarted.stderr
+                assert routed.control("enable", replica).returncode == 0
+                routed.wait_for("UP", replica)
+    assert load.lost(streams=False) == [] and load.lost(streams=True) == [], load.told()
+    assert len(load.got) > 50
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_stopped_without_a_drain_costs_no_whole_answer(routed: Routed) -> None:
+    """While it stops vLLM answers new requests with 500: those are tried again elsewhere."""
+    with Load(routed.door) as load:
+        time.sleep(1)
+        assert routed.fleet.lab.ssh(PCIE, "systemctl restart metalserve-vllm-3", timeout_s=300).returncode == 0
+    assert load.lost(streams=False) == [], load.told()
+    routed.wait_for("UP", f"{PCIE}:8003")
+
+
+@pytest.mark.slow
 def test_a_configuration_that_haproxy_refuses_is_not_loaded(routed: Routed) -> None:
     lab = routed.fleet.lab
     # a certificate that is none: known only to HAProxy, on that host
