@@ -73,7 +73,8 @@ def pool_blocks(router: RouterSettings, pool: Pool, facts: Facts) -> list[list[s
             f"backend edge-{pool.name}",
             *first,
             "option httpchk",
-            "http-check send meth GET uri /health ver HTTP/1.1 hdr Host metalserve-router",
+            # Its /health is 503 as soon as one engine is out (seen); ready is when one is in.
+            "http-check send meth GET uri /readiness ver HTTP/1.1 hdr Host metalserve-router",
             "http-check expect status 200",
             f"server vllm-router 127.0.0.1:{ports.router} check inter 1s fall 2 rise 1 "
             f"maxconn {router.requests_per_replica * len(pool.replicas)}",
@@ -113,5 +114,6 @@ def _readiness(router: RouterSettings, pool: Pool, key: str) -> list[str]:
         f"default-server check inter {router.check_interval_s}s fastinter 1s downinter 2s fall {CHECK_FALL} rise 1 "
         # A refused connection is no client's doing, so three of them are believed at once; a 500 can be one's doing.
         "observe layer4 error-limit 3 on-error mark-down "
-        f"maxconn {router.requests_per_replica} init-addr last,libc,none",
+        f"maxconn {router.requests_per_replica} init-addr last,libc,none"
+        + (" on-marked-down shutdown-sessions" if router.move_when_down else ""),
     ]

@@ -140,6 +140,11 @@ class RouterSettings(Section):
     response_timeout_s: Positive = Field(600, description="seconds a replica may be silent in an answer")
     check_interval_s: Positive = Field(5, description="seconds between readiness checks; each costs one token")
     check_timeout_s: Positive = Field(10, description="seconds a readiness check waits for its token; 3 in a row count")
+    move_when_down: bool = Field(
+        False,
+        description="give the unanswered requests of a replica that fails its checks to others at once; its streams "
+        "break. For short prompts: behind many long ones a check can miss on an engine that works",
+    )
     max_body_kib: int = Field(1024, ge=16, le=65536, description="KiB of a request's body; larger get 413")
     max_connections: Positive = Field(2000, le=100000, description="clients' connections at once")
     metrics_address: str = Field("127.0.0.1", description="address of the router's own /metrics; keep it private")

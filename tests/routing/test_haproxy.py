@@ -109,6 +109,7 @@ routers = st.fixed_dictionaries(
         "response_timeout_s": st.integers(1, 10**6),
         "check_interval_s": st.integers(1, 10**5),
         "check_timeout_s": st.integers(1, 10**5),
+        "move_when_down": st.booleans(),
         "max_body_kib": st.integers(16, 65536),
         "max_connections": st.integers(1, 100000),
     },
