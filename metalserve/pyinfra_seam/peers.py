@@ -50,11 +50,16 @@ def others() -> tuple[Seen, ...]:
         own = runs.get(host.name)
         if run.state.is_host_in_limit(host) and host is not run.host:
             own = _observed(run, host)
-        settings = HostSettings.from_data(host.data.dict(), host=host.name, source="inventory")
+        known = own.node if own is not None else None
+        settings = known.settings if known is not None else _settings(host)
         address = str(host.data.dict().get("ssh_hostname") or host.name)
-        seen = own.node.observed if own is not None and own.node is not None and _complete(own) else None
+        seen = known.observed if known is not None and known.observed.facts else None
         found.append(Seen(host.name, address, settings, seen))
     return tuple(found)
+
+
+def _settings(host: Any) -> HostSettings:
+    return HostSettings.from_data(host.data.dict(), host=host.name, source="inventory")
 
 
 def _observed(run: HostRun, host: Any) -> HostRun | None:
