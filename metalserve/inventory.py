@@ -15,6 +15,7 @@ from metalserve.errors import MetalserveError
 from metalserve.releases import Release, check_release, load_release, release_warnings
 from metalserve.secrets import SecretError, resolve
 from metalserve.settings import HostSettings, SettingsError
+from metalserve.settings.router import router_secrets
 from metalserve.weights.manifest import Manifest, ManifestError, load_manifest
 
 
@@ -74,10 +75,11 @@ def check_secrets(settings: Mapping[str, HostSettings], source: str) -> None:
     problems: list[str] = []
     failures: dict[str, str] = {}
     for name, host in settings.items():
-        refs = {"engine.api_key": host.engine.api_key, "model.hf_token": host.model.hf_token if host.model else None}
+        refs = router_secrets(host)
+        if host.model is not None:
+            given = {"engine.api_key": host.engine.api_key, "model.hf_token": host.model.hf_token}
+            refs |= {key: ref for key, ref in given.items() if ref is not None}
         for key, ref in refs.items():
-            if ref is None or host.model is None:
-                continue
             seen = ref.model_dump_json()
             if seen not in failures:
                 try:

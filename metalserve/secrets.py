@@ -69,21 +69,37 @@ def resolve(ref: SecretRef) -> Secret:
     Raises:
         SecretError: it cannot be read, is empty, or its file may be read by others or stands in the checkout.
     """
-    if ref.env is not None:
-        value = os.environ.get(ref.env)
-        if value is None:
-            _refuse(ref, "is not set", "export it before the run")
-    elif ref.file is not None:
-        value = _from_file(ref, Path(ref.file).expanduser())
-    else:
-        value = _from_command(ref, ref.command or [])
-    lines = value.strip().splitlines()
+    lines = _read(ref).strip().splitlines()
     if not lines:
         _refuse(ref, "gives an empty secret")
     secret = lines[0].strip()
     if not secret.isprintable() or not secret.isascii():
         _refuse(ref, "gives something that is not plain text on its first line")
     return Secret(secret)
+
+
+def resolve_pem(ref: SecretRef) -> Secret:
+    """Read the secret that `ref` points to where it is a PEM of several lines: a private key and certificates.
+
+    Raises:
+        SecretError: as `resolve`, or it holds no private key, or no certificate.
+    """
+    text = _read(ref).strip()
+    for wanted in ("PRIVATE KEY-----", "-----BEGIN CERTIFICATE-----"):
+        if wanted not in text:
+            _refuse(ref, f"is no PEM with private key and certificate: it lacks {wanted.strip('-')}")
+    return Secret(text + "\n")
+
+
+def _read(ref: SecretRef) -> str:
+    if ref.env is not None:
+        value = os.environ.get(ref.env)
+        if value is None:
+            _refuse(ref, "is not set", "export it before the run")
+        return value
+    if ref.file is not None:
+        return _from_file(ref, Path(ref.file).expanduser())
+    return _from_command(ref, ref.command or [])
 
 
 def _from_file(ref: SecretRef, path: Path) -> str:

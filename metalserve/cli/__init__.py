@@ -20,6 +20,7 @@ COMMANDS = {
     "read": "Read the output of a hardware tool (nvidia-smi, lspci, ...) into JSON.",
     "release": "List, show and check releases.",
     "report": "Show the report of a verify run: terminal, HTML page, JUnit; what got worse.",
+    "router": "The running routers: drain and enable replicas, see their state.",
     "settings": "Show every host setting: type, unit, default.",
     "upgrade": "Bring hosts to another release, in waves; they go back when it fails.",
     "vllm": "Check vLLM flags against a pinned release.",

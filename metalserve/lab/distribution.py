@@ -23,6 +23,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("gnupg", "gpg", "curl", "jq", "numactl", "ethtool", "rsync", "zstd", "lsof", "socat"),
     ("unattended-upgrades", "python3-apt"),
     ("logrotate", "lsb-release", "locales", "tzdata"),
+    ("haproxy", "openssl"),
 )
 """What hosts can install. One group is resolved at a time, because chrony and systemd-timesyncd exclude each other."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -247,6 +247,11 @@ def _failure(role: str, stage: str, error: BaseException) -> Failure:
 
 _RUNS: dict[int, dict[str, HostRun]] = {}
 RUN_REPORT = RunReport()
+
+
+def known_runs(state: Any) -> Mapping[str, HostRun]:
+    """Return the runs of the hosts that were worked on so far, by name."""
+    return _RUNS.get(id(state), {})
 
 
 def current() -> HostRun:

@@ -33,6 +33,19 @@ def load_hosts_and_groups(path: str) -> tuple[list[tuple[str, dict[str, Any]]], 
     Raises:
         MetalserveError: the file does not exist, fails when it runs, or names no hosts.
     """
+    inventory = read_inventory(path)
+    hosts = [(host.name, dict(host.data.dict())) for host in inventory]
+    if not hosts:
+        raise MetalserveError("names no hosts", where=path, remedy="a public list of hosts is a group")
+    return hosts, {name: [host.name for host in group] for name, group in inventory.groups.items()}
+
+
+def read_inventory(path: str) -> Any:
+    """Return pyinfra's own inventory of a file, for who wants to connect to its hosts.
+
+    Raises:
+        MetalserveError: as `load_hosts_and_groups`.
+    """
     file = Path(path)
     if not file.is_file():
         raise MetalserveError("no such inventory file", where=path, remedy="copy inventories/prod.py and fill it in")
@@ -59,10 +72,7 @@ def load_hosts_and_groups(path: str) -> tuple[list[tuple[str, dict[str, Any]]], 
         log.removeHandler(ignored)
     if ignored.messages:
         raise MetalserveError("; ".join(ignored.messages), where=path)
-    hosts = [(host.name, dict(host.data.dict())) for host in inventory]
-    if not hosts:
-        raise MetalserveError("names no hosts", where=path, remedy="a public list of hosts is a group")
-    return hosts, {name: [host.name for host in group] for name, group in inventory.groups.items()}
+    return inventory
 
 
 class _Ignored(logging.Handler):

@@ -14,6 +14,7 @@ from metalserve.settings.machine import (
     StorageSettings,
 )
 from metalserve.settings.repositories import KeySettings, RepositoriesSettings, RepositorySettings
+from metalserve.settings.router import RouterSettings
 from metalserve.settings.secret import SecretRef
 from metalserve.settings.serving import EngineSettings, GroupSettings, ModelSettings
 from metalserve.settings.verification import VerifySettings
@@ -31,6 +32,7 @@ __all__ = [
     "ModelSettings",
     "RepositoriesSettings",
     "RepositorySettings",
+    "RouterSettings",
     "SecretRef",
     "Section",
     "SettingsError",

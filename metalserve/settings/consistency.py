@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from metalserve.settings.gpus import gpu_contradictions
+from metalserve.settings.router import router_contradictions, router_warnings
 
 if TYPE_CHECKING:
     from metalserve.settings.host import HostSettings
@@ -33,7 +34,13 @@ OWNED_FLAGS = {
 
 def contradictions(settings: HostSettings) -> list[Problem]:
     """Return every contradiction between the settings of a host, as (key, what)."""
-    return [*_expectations(settings), *gpu_contradictions(settings), *_layout(settings), *_engine(settings)]
+    return [
+        *_expectations(settings),
+        *gpu_contradictions(settings),
+        *_layout(settings),
+        *_engine(settings),
+        *router_contradictions(settings),
+    ]
 
 
 def _expectations(settings: HostSettings) -> list[Problem]:
@@ -143,4 +150,4 @@ def warnings(settings: HostSettings) -> list[str]:
         found.append("model.hf_token: would be sent over plain http to model.source")
     if settings.driver.reboot == "never":
         found.append("driver.reboot: 'never' stops the run on hosts whose driver needs a reboot (nouveau loaded)")
-    return found
+    return [*found, *router_warnings(settings)]

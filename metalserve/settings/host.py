@@ -19,6 +19,7 @@ from metalserve.settings.machine import (
     StorageSettings,
 )
 from metalserve.settings.repositories import RepositoriesSettings
+from metalserve.settings.router import RouterSettings
 from metalserve.settings.serving import EngineSettings, ModelSettings
 from metalserve.settings.verification import VerifySettings, with_verify
 
@@ -38,6 +39,7 @@ class HostSettings(Section):
     model: ModelSettings | None = Field(None, description="model to serve; None brings the host up without serving")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="vLLM engine")
     verify: VerifySettings = Field(default_factory=VerifySettings, description="what deploys/verify.py measures")
+    router: RouterSettings | None = Field(None, description="router of the fleet on this host; None: it is none")
     simulated: bool = Field(False, description="the GPUs of this host are simulated (the built-in lab)")
 
     @model_validator(mode="before")
