@@ -7,8 +7,9 @@ from fnmatch import fnmatch
 
 from metalserve.catalogue.loader import load_cuda_drivers, threshold
 from metalserve.hardware.boot import DiskKernel, Upgrade
-from metalserve.releases.check import last_day, load_rules
+from metalserve.releases.check import last_day
 from metalserve.releases.model import version_key
+from metalserve.releases.rules import load_rules, load_vulnerabilities
 from metalserve.verify.finding import Finding
 from metalserve.verify.next_boot_case import HOST, Case, Look, good, unclear, upstream, without
 
@@ -174,7 +175,7 @@ def check_toolkit(case: Case) -> Look:
     version = upstream(package.version)
     if version_key(version) >= version_key(rule.minimum_safe):
         return good(check, expected, f"container toolkit {version}", source)
-    open_to = [c for fix in rule.fixes if version_key(version) < version_key(fix.version) for c in fix.cves]
+    open_to = [c for row in load_vulnerabilities().container_toolkit if row.opens(version) for c in row.cves]
     observed = f"container toolkit {version} is open to {', '.join(open_to) or 'known vulnerabilities'}"
     remedy = f"run role container_runtime with a release that has {rule.minimum_safe} or newer"
     impact = "a container can take over the host"

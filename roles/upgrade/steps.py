@@ -57,7 +57,7 @@ def _fetch(node: Node, origin: Release) -> Desired:
     new = stack(node)
     old = () if origin == node.release else stack(on(node, origin))
     gone = [Package(name) for name in obsolete(node, origin)]
-    pin = driver.plan(node).pinning
+    pin = _pin(node)
     words = f"fetch the packages of {node.release.name}" + (f" and of {origin.name}, the way back" if old else "")
     return Desired(actions=(Action(words, lambda seen: False, fetch_script(new, old, gone, pin, origin.name)),))
 
@@ -67,7 +67,22 @@ def stack(node: Node) -> tuple[Package, ...]:
     plan, release = driver.plan(node), node.release
     toolkit = (Package(name, release.container_toolkit.version) for name in containers.TOOLKIT_PACKAGES)
     more = (toolkit_package(release.cuda.toolkit),) if node.settings.cuda.toolkit else ()
-    return (plan.pinning, *plan.packages, *plan.fabric, *toolkit, *more)
+    return (_pin(node), *plan.packages, *plan.fabric, *toolkit, *more)
+
+
+def _pin(node: Node) -> Package:
+    """Return the pinning package of the node's release.
+
+    Raises:
+        MetalserveError: the driver is of the distribution's archive, which no release moves.
+    """
+    pin = driver.plan(node).pinning
+    if pin is None:
+        raise MetalserveError(
+            "the driver of this host comes from its distribution's archive, so no release upgrades it",
+            remedy="set driver.source to 'nvidia' for drivers that a release pins",
+        )
+    return pin
 
 
 def obsolete(node: Node, other: Release) -> tuple[str, ...]:
@@ -77,7 +92,7 @@ def obsolete(node: Node, other: Release) -> tuple[str, ...]:
     except MetalserveError:
         return ()  # a release that this host could not have had leaves nothing behind
     keep = {p.name for p in stack(node)}
-    pins = {driver.plan(on(node, other)).pinning.name}  # the new pin takes the old one's place by itself
+    pins = {_pin(on(node, other)).name}  # the new pin takes the old one's place by itself
     return tuple(p.name for p in before if p.name not in keep | pins and node.observed.packages.get(p.name) is not None)
 
 
