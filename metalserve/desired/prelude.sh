@@ -85,7 +85,7 @@ ms_version() {
 ms_missing() {
   for ms_name in "$@"; do
     apt-cache show "$ms_name" >/dev/null 2>&1 && continue
-    ms_near=$(apt-cache pkgnames "${ms_name%-*}-" 2>/dev/null | sort -V | tail -n 20 | tr '\n' ' ')
+    ms_near=$(apt-cache pkgnames "${ms_name%-*}-" 2>/dev/null | sort -rV | head -n 20 | tr '\n' ' ')
     ms_fail "the host's repositories have no package $ms_name${ms_near:+; near it they have: ${ms_near% }} -> check the release and the repositories"
   done
 }

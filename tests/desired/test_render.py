@@ -293,6 +293,29 @@ echo " driver | 580.95.05-1 | http://other.invalid stable/main amd64 Packages"
         assert "install" not in log.read_text()
 
     @shells
+    def test_a_package_that_no_repository_has_is_told_with_what_is_near_it(self, shell: str, tmp_path: Path) -> None:
+        tools = tmp_path / "tools"
+        tool(tools, "dpkg", "exit 0")
+        tool(
+            tools,
+            "apt-get",
+            '[ "$(eval echo "\\${$#}")" = update ] || { echo "E: Unable to locate package"; exit 100; }',
+        )
+        tool(
+            tools,
+            "apt-cache",
+            'case $1 in pkgnames) for v in 580 580.9.1 580.178.04; do echo "pin-$v"; done ;; show) exit 100 ;; esac',
+        )
+        done = run_script(
+            with_tools(render(changes(Desired(packages=(Package("pin-580.200.01"),)))), tools), shell, tmp_path / "run"
+        )
+        assert done.rc == 1
+        assert done.out.splitlines()[-1] == (
+            "the host's repositories have no package pin-580.200.01; near it they have: "
+            "pin-580.178.04 pin-580.9.1 pin-580 -> check the release and the repositories"
+        )
+
+    @shells
     def test_a_long_list_of_versions_is_cut(self, shell: str, tmp_path: Path) -> None:
         offers = function_call('for n in $(seq 20); do echo " p | 1.$n | http://x ./ Packages"; done | ms_offers')
         done = run_script(offers, shell, tmp_path / "run")
