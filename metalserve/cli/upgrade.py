@@ -132,7 +132,7 @@ def _show(found: Sequence[Planned]) -> None:
     for names, plan in alike(found):
         hosts = Text(", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else ""))
         if plan.obstacle:
-            table.add_row(hosts, Text("refused", style="bold red"), Text(plan.obstacle))
+            table.add_row(hosts, Text("not possible", style="bold red"), Text(plan.obstacle))
         elif not plan.steps:
             table.add_row(hosts, Text("in place", style="green"), Text("nothing"))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from metalserve.catalogue.driver_reload import load_driver_reload
@@ -26,6 +27,7 @@ from roles.nvidia_driver import desired as driver
 from roles.topology import desired as topology
 from roles.upgrade.steps import engines, held_by, stack, stages
 from roles.vllm import desired as vllm
+from roles.vllm.launch import refuse_wrong_arguments
 from roles.vllm.paths import UNIT_GLOB
 
 VERIFY_S = 180.0
@@ -83,9 +85,14 @@ def refuse(node: Node) -> None:
     """Refuse what cannot be upgraded, while nothing has been touched.
 
     Raises:
-        MetalserveError: no driver of the release fits; strangers have the GPUs open; there is no space.
+        MetalserveError: no driver of the release fits; its vLLM cannot serve the model; strangers have the GPUs open;
+            there is no space.
     """
     stack(node)
+    if has_engines(node):
+        refuse_wrong_arguments(node)
+        with suppress(NotYetKnown):  # a host to be repaired tells nothing of its GPUs yet
+            vllm.serve(node)
     others = strangers_of(node)
     if others:
         raise MetalserveError(
