@@ -16,7 +16,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.planner.points import Excluded, Row, model_of, number, read_rows
+from bench.planner.points import Excluded, Row, model_of, number, read_rows, whole
 from metalserve.planning.memory import (
     GIB,
     HIDDEN_FROM_CUDA_MIB,
@@ -114,7 +114,7 @@ def point_of(row: Row) -> Point:
     else:
         raise Excluded("neither the share of memory nor the version is given")
     model = model_of({**row, "weight_dtype": _dtype(row)})
-    tensor, pipeline = int(number(row, "tp")), int(float(row["pp"] or 1))
+    tensor, pipeline = int(number(row, "tp")), whole(row, "pp")
     memory_mib = total * 1024 + HIDDEN_FROM_CUDA_MIB
     share = share_of(
         model, memory_mib, utilization, tensor_parallel=tensor, pipeline_parallel=pipeline,
@@ -142,8 +142,8 @@ def exact_parts(rows: Sequence[Row]) -> None:
     for row in rows:
         try:
             model: ModelConfig = model_of({**row, "weight_dtype": _dtype(row)})
-            tensor, pipeline = int(number(row, "tp")), int(float(row["pp"] or 1))
-        except (Excluded, ValueError):
+            tensor, pipeline = int(number(row, "tp")), whole(row, "pp")
+        except Excluded:
             continue
         said = []
         if row["weights_gib_per_gpu"]:

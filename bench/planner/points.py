@@ -44,15 +44,27 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def number(row: Row, column: str) -> float:
-    """Return a column as a number.
+    """Return a column as a positive number.
 
     Raises:
-        Excluded: it is empty or no number.
+        Excluded: it is empty or no such number.
     """
     try:
-        return float(row.get(column, ""))
+        value = float(row.get(column, ""))
     except ValueError:
         raise Excluded(f"{column} is not given") from None
+    if not 0 < value < float("inf"):
+        raise Excluded(f"{column} is {value:g}")
+    return value
+
+
+def whole(row: Row, column: str, default: int = 1) -> int:
+    """Return a column as a whole number, the default when it is empty.
+
+    Raises:
+        Excluded: it is no such number.
+    """
+    return int(number(row, column)) if row.get(column, "").strip() else default
 
 
 # Models of other names with the shapes of one in the catalogue.

@@ -16,7 +16,7 @@ from statistics import mean, median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.planner.points import Comparison, Excluded, Row, gpu_of, model_of, number, read_rows
+from bench.planner.points import Comparison, Excluded, Row, gpu_of, model_of, number, read_rows, whole
 from metalserve.catalogue.speeds import Parameters
 from metalserve.planning.allreduce import nvlink_curve
 from metalserve.planning.memory import batched_tokens, share_of
@@ -70,14 +70,15 @@ def engine_of(row: Row, parameters: Parameters | None = None) -> tuple[Speed, Wo
     if "mtp" in row["weight_dtype"].lower() or "dflash" in row["weight_dtype"].lower():
         raise Excluded("speculative decoding")
     model, spec = model_of(row), gpu_of(row)
-    tensor, pipeline = int(number(row, "tp")), int(float(row.get("pp") or 1))
-    data, expert = int(float(row.get("dp") or 1)), float(row.get("ep") or 1) > 1
+    tensor, pipeline = int(number(row, "tp")), whole(row, "pp")
+    data, expert = whole(row, "dp"), whole(row, "ep") > 1
     length, kv_bytes = conditions_of(row)
     workload = Workload(int(number(row, "isl") * length), int(number(row, "osl") * length), assumed=False)
     compute = compute_of(spec)
     if compute is None:
         raise Excluded("memory bandwidth or tensor cores of the GPU not in the catalogue")
-    if tensor * data > 1 and "nvlink" not in row["interconnect"].lower():
+    on_board = spec.fabric in {"nvswitch", "nvlink5"}
+    if tensor * data > 1 and not on_board and "nvlink" not in row["interconnect"].lower():
         raise Excluded("links of the host not known")
     memory = spec.memory.mib or int((spec.memory.gb or 0) * 953.67)
     ranks = tensor * data if expert else 0
@@ -86,11 +87,20 @@ def engine_of(row: Row, parameters: Parameters | None = None) -> tuple[Speed, Wo
     if share.kv_tokens <= 0:
         raise Excluded("does not fit by the planner's count")
     curve = nvlink_curve(spec, tensor) if tensor > 1 else None
-    whole = nvlink_curve(spec, tensor * data) if expert and tensor * data > 1 else None
+    spread = nvlink_curve(spec, tensor * data) if expert and tensor * data > 1 else None
     speed = Speed(
-        model, Split(tensor, pipeline, data, expert), spec, compute, curve, kv_tokens=share.kv_tokens * data,
-        batched=batched_tokens(memory, spec.id), kv_element_bytes=kv_bytes, expert_curve=whole, parameters=parameters,
-    )  # fmt: skip
+        model,
+        Split(tensor, pipeline, data, expert),
+        spec,
+        compute,
+        curve,
+        kv_tokens=share.kv_tokens * data,
+        batched=batched_tokens(memory, spec.id),
+        most_at_once=4096,  # the runs set --max-num-seqs to their concurrency or to 512
+        kv_element_bytes=kv_bytes,
+        expert_curve=spread,
+        parameters=parameters,
+    )
     return speed, workload
 
 

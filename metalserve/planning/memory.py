@@ -19,9 +19,9 @@ CONTEXT_GIB, NCCL_GIB = 0.75, 0.35
 GRAPHS_GIB = 1.0
 """CUDA graphs, inside the budget since vLLM 0.21: 0.3 to 2.2 GiB in start-up logs, with the default sizes near 1."""
 
-MOE_OVERHEAD_GIB = {8192: 8.0, 0: 5.0}
-"""Overhead of mixtures by batched tokens: 7.3 to 8.1 GiB in start-up logs of MiniMax-M2.5, Llama 4 Scout and
-gpt-oss-120b at 8192 tokens; 5 is the low end, for small batches."""
+MOE_OVERHEAD_GIB = {70: 8.0, 0: 5.0}
+"""Overhead of mixtures by the card's memory, GiB: 7.3 to 9.2 in start-up logs of MiniMax-M2.5, Llama 4 Scout and
+gpt-oss-120b on cards of 80 GiB (9.2 even with 1,024 batched tokens); on cards of 32 GiB 2 to 5."""
 
 KV_ERROR_DENSE, KV_ERROR_MOE = 0.03, 0.15
 """How far the KV cache of the plan may be off: median errors against start-up logs (dense -1.6 to +0.6 %)."""
@@ -210,7 +210,7 @@ def window_bytes(model: ModelConfig, tensor_parallel: int, pipeline_parallel: in
 
 
 def overhead_parts(
-    model: ModelConfig, tensor_parallel: int, gpus: int, batched: int, *, graphs: bool = True
+    model: ModelConfig, tensor_parallel: int, gpus: int, batched: int, *, memory_mib: float = 81559, graphs: bool = True
 ) -> Overhead:
     """Return what vLLM needs beside weights and KV cache: context, NCCL, activations, CUDA graphs.
 
@@ -222,11 +222,12 @@ def overhead_parts(
         tensor_parallel: GPUs that share each layer.
         gpus: GPUs of the engine.
         batched: --max-num-batched-tokens.
+        memory_mib: memory of the GPU.
         graphs: CUDA graphs are captured inside the budget.
     """
     nccl = NCCL_GIB * GIB if gpus > 1 else 0.0
     if model.is_moe:
-        gib = next(value for least, value in MOE_OVERHEAD_GIB.items() if batched >= least)
+        gib = next(value for least, value in MOE_OVERHEAD_GIB.items() if memory_mib >= least * 1024)
         rest = gib * GIB - CONTEXT_GIB * GIB - nccl
         captured = min(rest, GRAPHS_GIB * GIB) if graphs else 0.0
         return Overhead(CONTEXT_GIB * GIB, nccl, rest - captured, captured)
@@ -255,7 +256,7 @@ def share_of(
     weights = weights_bytes(model, tensor_parallel, pipeline_parallel, expert_ranks)
     batched = batched or batched_tokens(memory_mib, gpu_id)
     gpus = tensor_parallel * pipeline_parallel * data_parallel
-    parts = overhead_parts(model, tensor_parallel, gpus, batched, graphs=not eager)
+    parts = overhead_parts(model, tensor_parallel, gpus, batched, memory_mib=memory_mib, graphs=not eager)
     if correction:
         weights *= correction.weights_factor
         parts = replace(parts, context=parts.context + correction.overhead)
