@@ -67,7 +67,7 @@ REFUSED = [
     "m/m --performance-mode fast", "m/m --max-num-seqs many", "m/m --max-num-seqs 2.5", "m/m --seed x",
     "m/m --kv-offloading-backend disk", "m/m --kv-offloading-size big", "m/m --hf-overrides {a:b}",
     "m/m --speculative-config not-json", "m/m --runner magic", "m/m --api-server-count one",
-    "m/m --data-parallel-backend tcp", "m/m --shutdown-timeout soon", "m/m --stream-interval 0.5",
+    "m/m --all2all-backend carrier-pigeon", "m/m --shutdown-timeout soon", "m/m --stream-interval 0.5",
     "m/m --enable-per-request-metrics --disable-log-stats", "m/m --preemption-mode swap", "--model m/m stray",
 ]  # fmt: skip
 ACCEPTED = [
