@@ -11,7 +11,7 @@ from metalserve.desired.model import Action
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from roles.vllm.answers import Answer, answers
-from roles.vllm.paths import CACHE, GATE, PROBE, PROVEN, container_name, replica_of, unit_name, unit_path
+from roles.vllm.paths import CACHE, GATE, LAUNCHES, PROBE, PROVEN, container_name, replica_of, unit_name, unit_path
 from roles.vllm.replacing import exports
 from roles.vllm.unit import EngineUnit
 
@@ -130,7 +130,7 @@ def removals(node: Node, keep: int, *, runtime: str = "docker", phase: str = "la
             script=(
                 f"systemctl -q disable --now {unit_name(number)} 2>/dev/null || :\n"
                 f"systemctl stop {unit_name(number)} 2>/dev/null || :\n"
-                f"rm -f {path} {PROVEN}/{path.rpartition('/')[2]}\n"
+                f"rm -f {path} {PROVEN}/{path.rpartition('/')[2]} {LAUNCHES}/{number}.json\n"
                 f"systemctl daemon-reload\nsystemctl reset-failed {unit_name(number)} 2>/dev/null || :\n"
                 f"for ms_run in docker podman; do ! command -v $ms_run >/dev/null || "
                 f"$ms_run rm --force {container_name(number)} >/dev/null 2>&1 || :; done\n"
