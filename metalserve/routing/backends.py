@@ -76,7 +76,8 @@ def pool_blocks(router: RouterSettings, pool: Pool, facts: Facts) -> list[list[s
             # Its /health is 503 as soon as one engine is out (seen); ready is when one is in.
             "http-check send meth GET uri /readiness ver HTTP/1.1 hdr Host metalserve-router",
             "http-check expect status 200",
-            f"server vllm-router 127.0.0.1:{ports.router} check inter 1s fall 2 rise 1 "
+            # A server's port is taken from the saved state of its name (seen with 2.6), so the name has the port in it.
+            f"server vllm-router:{ports.router} 127.0.0.1:{ports.router} check inter 1s fall 2 rise 1 "
             f"maxconn {router.requests_per_replica * len(pool.replicas)}",
         ],
         *(

@@ -196,3 +196,11 @@ def test_vllm_router_is_given_what_its_help_knows_and_no_key() -> None:
 def test_vllm_routers_arguments_are_held_to_its_help(words: list[str], problem: str) -> None:
     assert problem in router_problem(words)
     assert bool(router_problem(words)) == bool(problem)
+
+
+@pytest.mark.parametrize("name", FLEETS)
+def test_a_server_of_another_port_has_another_name(name: str) -> None:
+    """HAProxy takes a server's port from the state that it saved under the name."""
+    servers = [line.split()[1:3] for line in text_of(name).splitlines() if line.strip().startswith("server ")]
+    assert servers
+    assert all(called.rpartition(":")[2] == target.rpartition(":")[2] for called, target in servers)
