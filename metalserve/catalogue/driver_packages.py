@@ -175,7 +175,7 @@ class KernelLimit(_Row):
     """From which kernel on the archive's driver cannot be compiled any more."""
 
     last_good: str
-    first_bad: str = Field(description="first kernel version (three numbers) for which it is known to fail")
+    first_bad: str = Field(description="first kernel for which it is known to fail, as `uname -r` begins")
     why: str
     source: str
 

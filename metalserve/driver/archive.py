@@ -123,7 +123,7 @@ def from_archive(machine: Machine, archive: Archive, branch: int, modules: Modul
 
 def _check_kernel(machine: Machine, archive: Archive) -> None:
     """Refuse a kernel that the archive's driver is known not to compile for, minutes before the compiler would."""
-    limit, kernel = archive.kernels, re.match(r"\d+\.\d+\.\d+", machine.kernel)
+    limit, kernel = archive.kernels, re.match(r"\d+\.\d+\.\d+(?:-\d+)?", machine.kernel)
     if limit is None or kernel is None or _numbers(kernel.group()) < _numbers(limit.first_bad):
         return
     raise DriverRefused(
@@ -134,7 +134,8 @@ def _check_kernel(machine: Machine, archive: Archive) -> None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+    # Debian 12 counts its kernels behind the hyphen (6.1.0-52), Debian 13 in the version itself (6.12.100).
+    return tuple(int(part) for part in re.split(r"[.-]", version))
 
 
 def _packages(machine: Machine, archive: Archive, branch: int, modules: Modules, build: str) -> tuple[Package, ...]:

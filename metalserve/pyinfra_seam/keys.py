@@ -19,5 +19,7 @@ def connector_keys() -> frozenset[str]:
     connectors: dict[str, Any] = get_all_connectors()  # type: ignore[no-untyped-call]  # pyinfra leaves it untyped
     for connector in connectors.values():
         keys |= set(connector.data_cls.__annotations__)
+    # Set on a host by the connector itself, and declared nowhere.
+    keys |= {"chroot_directory", "docker_container_id"}
     # "name" names an operation; as a host data key it is a misplaced setting (model.name).
     return frozenset(keys - {"name"})

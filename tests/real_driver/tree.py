@@ -46,6 +46,11 @@ class Tree:
         self.run("apt-get", "-q", "update")
         self.run("apt-get", "-q", "-y", "--no-install-recommends", "install", "linux-image-amd64")
 
+    def add_kernel_of_the_release(self) -> None:
+        """Install the kernel that the release came with last; security updates may be ahead of it."""
+        self.run("apt-get", "-q", "update")
+        self.run("apt-get", "-q", "-y", "--no-install-recommends", "install", f"linux-image-amd64/{self.suite}")
+
     def add_kernel(self, version: str, build: str) -> bool:
         """Install an earlier kernel with its headers from the mirror's pool; False when it is no longer there.
 
