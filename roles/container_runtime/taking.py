@@ -50,9 +50,14 @@ def take(
     if file is None and reloaded(node.observed):
         return Desired(units=(Unit(UNIT),))
     wish = Desired(files=files, units=(Unit(UNIT, restart_on=(DAEMON_JSON,)),))
-    if file is None or not running or not live_restore or info.get("LiveRestoreEnabled") is not False:
+    restarts = file is not None or _untaken(node.observed)
+    if not restarts or not running or not live_restore or info.get("LiveRestoreEnabled") is not False:
         return wish
-    keep = Action("let Docker keep its containers over the restart", lambda observed: _is(observed, file), _RELOAD)
+    keep = Action(
+        "let Docker keep its containers over the restart",
+        lambda observed: _is(observed, file) if file is not None else not _untaken(observed),
+        _RELOAD,
+    )
     return Desired(actions=(keep,)) + wish
 
 
@@ -62,6 +67,14 @@ def reloaded(observed: Observation) -> bool:
     if file is None or stamp is None or unit is None or unit.started is None:
         return False
     return stamp.mtime >= file.mtime and stamp.mtime >= unit.started
+
+
+def _untaken(observed: Observation) -> bool:
+    """Tell whether daemon.json is newer than the daemon's start: a run died in between, or somebody edited it."""
+    file, unit = observed.files.get(DAEMON_JSON), observed.units.get(UNIT)
+    if file is None or unit is None or unit.started is None:
+        return False
+    return file.mtime > unit.started and not reloaded(observed)
 
 
 def _is(observed: Observation, file: File) -> bool:

@@ -74,6 +74,7 @@ def test_a_manager_that_dies_and_comes_back_is_found_flapping(switched: Fleet, h
     assert "NRestarts=" in flapping["evidence"] and flapping["threshold"]["id"] == "fabric-manager-deaths"
 
 
+@pytest.mark.slow
 def test_what_docker_can_take_by_a_reload_leaves_the_engines_alone(serving: Fleet, host: str, tmp_path: Path) -> None:
     deploy = tmp_path / "deploy.py"
     deploy.write_text(DEPLOY)

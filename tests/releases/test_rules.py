@@ -100,7 +100,6 @@ WARNED: dict[str, tuple[dict[str, Any], date]] = {
     "driver-has-fixes": (driver("580.142.01"), TODAY),
     "driver-was-seen": (driver("580.200.01"), TODAY),
     "image-is-known": (vllm("0.90.0", "13.0"), TODAY),
-    "image-flags-known": (vllm("0.21.0", "13.0"), TODAY),
 }
 
 
@@ -145,6 +144,12 @@ def test_dcgm_of_the_same_release_is_new_enough_from_one_version_on() -> None:
     assert broken_rules({**OF_CUDA_12, "dcgm.version": "1:4.2.0-1"})[0] == set()
 
 
+def test_options_that_the_catalogue_does_not_have_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metalserve.releases.check.known_releases", lambda: ["0.32.0"])
+    assert broken_rules({}) == (set(), {"image-flags-known"})
+    assert broken_rules(vllm("0.32.0", "13.0")) == (set(), set())
+
+
 def test_a_release_that_serves_no_gpu_is_refused() -> None:
     only = load_gpus().model_copy(update={"gpus": tuple(g for g in load_gpus().gpus if g.id in ("b200", "l4"))})
     assert judge_release(changed({}), today=TODAY, gpus=only).fits
@@ -157,7 +162,7 @@ def test_a_release_that_serves_no_gpu_is_refused() -> None:
 
 def test_every_rule_is_broken_by_a_test_and_names_its_source() -> None:
     rules = load_rules()
-    tested = {*MUTATIONS, *WARNED, "serves-a-gpu", "readable", "image-has-digest"}
+    tested = {*MUTATIONS, *WARNED, "image-flags-known", "serves-a-gpu", "readable", "image-has-digest"}
     assert {rule.id for rule in rules.rules} == tested
     used = {rule.source for rule in rules.rules} | {row.source for row in rules.vllm_images}
     used |= {rules.container_toolkit.source, rules.docker.minimum.source, rules.docker.cdi.source}
