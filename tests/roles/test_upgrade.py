@@ -245,3 +245,17 @@ def test_a_pin_whose_preferences_were_removed_is_put_back_with_the_packages() ->
     kept = host(packages={**PACKAGES, "nvidia-driver-cuda": "595.91.07-1"}, files=there)
     assert words not in changes(part.decide(kept), kept)
     assert words not in changes(part.decide(host()), host()), "a host that is in order is left alone"
+
+
+def test_a_repair_that_took_two_tries_is_no_failure_but_a_rollback_is() -> None:
+    def ended(done: Record) -> End:
+        move = next_move(host(OTHER.name, record=done), Trace("me", resumed=True))
+        assert isinstance(move, End)
+        return move
+
+    repaired = record(origin=OTHER).back("install: apt-get install failed").end("later")
+    assert ended(repaired).proofs["upgrade"] == f"{OTHER.name} repaired" and not ended(repaired).failed
+    rolled_back = ended(record().back("reload: it does not load").end("later"))
+    assert "failed at step reload: it does not load; rolled back to 2026.11-lts" in rolled_back.failed
+    edited = OTHER.model_copy(update={"description": "another content under the same name"})
+    assert ended(record(origin=edited).back("verify: no token").end("later")).failed
