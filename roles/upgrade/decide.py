@@ -179,7 +179,7 @@ def _written(record: Record) -> Change:
 def _ended(node: Node, record: Record) -> End:
     same = record.origin == record.target  # a repair: both ways lead to the same place
     if record.result == "rolled back" and not same:
-        if node.release.name == record.origin.name:  # which is what this run was asked for
+        if node.release == record.origin:  # which is what this run was asked for
             return End({"upgrade": f"back on {record.origin.name}", "release": record.origin.name})
         return End(
             {"upgrade": f"rolled back to {record.origin.name}", "release": record.origin.name},
