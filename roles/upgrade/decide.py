@@ -177,8 +177,9 @@ def _written(record: Record) -> Change:
 
 
 def _ended(node: Node, record: Record) -> End:
-    if record.result == "rolled back":
-        if node.release.name == record.origin.name:  # which is what this run was asked for
+    same = record.origin == record.target  # a repair: both ways lead to the same place
+    if record.result == "rolled back" and not same:
+        if node.release == record.origin:  # which is what this run was asked for
             return End({"upgrade": f"back on {record.origin.name}", "release": record.origin.name})
         return End(
             {"upgrade": f"rolled back to {record.origin.name}", "release": record.origin.name},
@@ -186,7 +187,6 @@ def _ended(node: Node, record: Record) -> End:
             f"{record.origin.name}, which is proved again",
             remedy=f"mend what it names, then run again; to stay, give the host release {record.origin.name}",
         )
-    same = record.origin.name == record.target.name
     words = f"{record.target.name} repaired" if same else f"{record.origin.name} -> {record.target.name}"
     gone = not_started(record, node.observed)
     warnings = [f"{unit} ran before the upgrade and does not now" for unit in gone]

@@ -171,7 +171,24 @@ def free(node: Node) -> Desired:
 def _install(node: Node, other: Release) -> Desired:
     # One transaction: names that the new release lacks go, fabric manager moves with the driver that it must equal.
     gone = tuple(Package(name, present=False) for name in obsolete(node, other))
-    return Desired(packages=gone) + driver.install(node) + fabric.install(node)
+    wish = Desired(packages=gone) + driver.install(node) + fabric.install(node)
+    differs = any(not p.satisfied_by(node.observed.version_of(p.name)) for p in wish.packages)
+    return wish + Desired(actions=_pin_again(node)) if differs else wish
+
+
+def _pin_again(node: Node) -> tuple[Action, ...]:
+    """Put back the preferences of a pin that is installed, where somebody removed them: they are a configuration file,
+    which dpkg does not bring again by itself, and without them apt resolves to the newest branch."""
+    pin = driver.plan(node).pinning.name
+    paths = node.observed.files
+    there = any(p.removeprefix(driver.PREFERENCES).removesuffix(".pref") == pin for p in paths)
+    if there or node.observed.version_of(pin) is None:
+        return ()
+    script = (
+        f"ms_apt update || ms_fail 'apt-get update failed -> check the repositories and the network'\n"
+        f"ms_apt install --reinstall -o Dpkg::Options::=--force-confmiss {shlex.quote(pin)}\n"
+    )
+    return (Action(f"put the preferences of {pin} back", lambda seen: False, script, phase="early"),)
 
 
 def _on_disk(node: Node) -> Desired:

@@ -234,3 +234,28 @@ def test_a_mismatch_is_no_reason_to_do_nothing() -> None:
     told = dict(role.outline(node))
     assert told["release"] == f"{NOW.name}: repaired"
     assert told["reload"].startswith("driver 580.159.03 -> 580.178.04")
+
+
+def test_a_pin_whose_preferences_were_removed_is_put_back_with_the_packages() -> None:
+    part = next(s for s in stages("install", record(target=NOW)) if s.name == "packages")
+    lost = host(packages={**PACKAGES, "nvidia-driver-cuda": "595.91.07-1"})
+    words = f"put the preferences of nvidia-driver-pinning-{VERSION} back"
+    assert words in changes(part.decide(lost), lost)
+    there = {f"/etc/apt/preferences.d/nvidia-driver-pinning-{VERSION}.pref": a_file("x"), LOAD_AT_BOOT: BOOT_LIST}
+    kept = host(packages={**PACKAGES, "nvidia-driver-cuda": "595.91.07-1"}, files=there)
+    assert words not in changes(part.decide(kept), kept)
+    assert words not in changes(part.decide(host()), host()), "a host that is in order is left alone"
+
+
+def test_a_repair_that_took_two_tries_is_no_failure_but_a_rollback_is() -> None:
+    def ended(done: Record) -> End:
+        move = next_move(host(OTHER.name, record=done), Trace("me", resumed=True))
+        assert isinstance(move, End)
+        return move
+
+    repaired = record(origin=OTHER).back("install: apt-get install failed").end("later")
+    assert ended(repaired).proofs["upgrade"] == f"{OTHER.name} repaired" and not ended(repaired).failed
+    rolled_back = ended(record().back("reload: it does not load").end("later"))
+    assert "failed at step reload: it does not load; rolled back to 2026.11-lts" in rolled_back.failed
+    edited = OTHER.model_copy(update={"description": "another content under the same name"})
+    assert ended(record(origin=edited).back("verify: no token").end("later")).failed
