@@ -41,7 +41,8 @@ class HostReport:
         changes: (role, stage, what changed or would change).
         unknown: what can only be known later ("serving: the plan, known after the driver is there").
         proofs: name -> one line that a role proved ("completion" -> the text that the engine answered).
-        findings: everything that the checks said, good and bad, when a run was asked for just that (deploys/verify.py).
+        findings: everything that the checks said, good and bad, when a run was asked for just that (deploys/verify.py);
+            in other runs what role next_boot foretells.
         sessions: SSH sessions that metalserve opened on this host.
         release: the pinned set of versions that it was held against.
         hardware: what was seen of the hardware (`metalserve.hardware.export`), when a run was asked to prove it.

@@ -122,12 +122,12 @@ POLICY = """\
 Package files:
  100 /var/lib/dpkg/status
      release a=now
- 500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+ 500 http://mirror.example.org/debian-security bookworm-security/main amd64 Packages
      release v=12,o=Debian,a=oldstable-security,n=bookworm-security,l=Debian-Security,c=main,b=amd64
-     origin deb.debian.org
- 500 http://deb.debian.org/debian bookworm/main amd64 Packages
+     origin mirror.example.org
+ 500 http://mirror.example.org/debian bookworm/main amd64 Packages
      release v=12.15,o=Debian,a=oldstable,n=bookworm,l=Debian,c=main,b=amd64
-     origin deb.debian.org
+     origin mirror.example.org
  600 https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64  Packages
      release o=NVIDIA,l=NVIDIA CUDA,c=
      origin developer.download.nvidia.com
@@ -141,16 +141,16 @@ docker.io:
   Candidate: 20.10.24+dfsg1-1+deb12u1
   Version table:
  *** 20.10.24+dfsg1-1+deb12u1 500
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        500 http://mirror.example.org/debian bookworm/main amd64 Packages
         100 /var/lib/dpkg/status
 linux-image-amd64:
   Installed: 6.1.119-1
   Candidate: 6.1.123-1
   Version table:
      6.1.123-1 500
-        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+        500 http://mirror.example.org/debian-security bookworm-security/main amd64 Packages
  *** 6.1.119-1 500
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        500 http://mirror.example.org/debian bookworm/main amd64 Packages
         100 /var/lib/dpkg/status
 nvidia-container-toolkit-base:
   Installed: 1.20.0-1

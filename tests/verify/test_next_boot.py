@@ -543,16 +543,16 @@ distro_id=ubuntu
 distro_codename=noble
 """
     policy = """Package files:
- 500 http://archive.ubuntu.com/ubuntu noble-security/multiverse amd64 Packages
+ 500 http://mirror.example.org/ubuntu noble-security/multiverse amd64 Packages
      release v=24.04,o=Ubuntu,a=noble-security,n=noble,l=Ubuntu,c=multiverse,b=amd64
-     origin archive.ubuntu.com
+     origin mirror.example.org
 """
     candidates = """nvidia-utils-580-server:
   Installed: 580.159.03-0ubuntu0.24.04.1
   Candidate: 580.178.04-0ubuntu0.24.04.1
   Version table:
      580.178.04-0ubuntu0.24.04.1 500
-        500 http://archive.ubuntu.com/ubuntu noble-security/multiverse amd64 Packages
+        500 http://mirror.example.org/ubuntu noble-security/multiverse amd64 Packages
  *** 580.159.03-0ubuntu0.24.04.1 100
         100 /var/lib/dpkg/status
 """

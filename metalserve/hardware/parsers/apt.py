@@ -72,7 +72,7 @@ def _allowed(values: Mapping[str, list[str]], facts: Mapping[str, str]) -> tuple
 
 
 def _releases(policy: str) -> dict[str, str]:
-    """Index line (`http://deb.debian.org/debian bookworm/main amd64 Packages`) -> its `release` line."""
+    """Index line (`http://mirror.example.org/debian bookworm/main amd64 Packages`) -> its `release` line."""
     found: dict[str, str] = {}
     index = ""
     for line in policy.splitlines():
