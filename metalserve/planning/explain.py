@@ -63,7 +63,7 @@ def _workload(workload: Workload, intent: Intent) -> str:
     limit = workload.limit(intent)
     if limit is not None:
         said += f", at most {limit:g} ms a token"
-        said += " (fewer cannot be kept here)" if workload.relaxed else ""
+        said += " (less cannot be kept here)" if workload.relaxed else ""
     if workload.ttft_ms is not None:
         said += f", at most {workload.ttft_ms:g} ms to the first"
     return f"{said}."
