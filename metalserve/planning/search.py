@@ -75,6 +75,7 @@ class Search:
         chosen = ranked[0]
         said = explain.links(self.host)
         said += explain.choice(chosen, options, self.model, self.workload, engine.intent)
+        said += explain.pipeline_note(self.host, chosen, self.workload)
         if engine.replicas is not None and engine.replicas < len(chosen.option.groups):
             option = replace(chosen.option, groups=chosen.option.groups[: engine.replicas])
             chosen = replace(chosen, option=option)
