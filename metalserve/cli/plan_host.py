@@ -11,7 +11,7 @@ from metalserve.errors import MetalserveError
 from metalserve.hardware.node import NodeHardware
 from metalserve.planning import hardware_by_name
 from metalserve.planning.allreduce import MeasuredLinks
-from metalserve.planning.observed import hardware_from, measured_from, read_rate_from
+from metalserve.planning.observed import hardware_from, measured_from, measured_from_figures, read_rate_from
 
 LAST_RUN = "reports/last-run.json"
 
@@ -69,7 +69,17 @@ def target_of(
         raise MetalserveError(f"no host {host} in the inventory", where=inventory, remedy=f"it has {names} ...")
     own = settings[host]
     seen = _from_report(host, report) if report else _observed(host, inventory)
-    return Target(host, seen.hardware, seen.measured, seen.read_gb_s, own.engine, own.release, seen.simulated)
+    measured = seen.measured or _baseline(host)
+    return Target(host, seen.hardware, measured, seen.read_gb_s, own.engine, own.release, seen.simulated)
+
+
+def _baseline(host: str) -> MeasuredLinks | None:
+    """Return what was measured when the host was accepted, or None."""
+    from metalserve.pyinfra_seam.measuring import baselines_directory
+    from metalserve.verify.baseline import load_baseline
+
+    kept = load_baseline(baselines_directory() / f"{host.replace('/', '_')}.json")
+    return measured_from_figures(kept.figures, len(kept.gpus), simulated=kept.simulated) if kept else None
 
 
 def _from_report(host: str, path: str) -> Target:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 from metalserve.catalogue.loader import load_speeds
 from metalserve.planning import placement
 from metalserve.planning.allreduce import nvlink_curve, pcie_generation
 from metalserve.planning.choice import LATENCY_GAIN, Candidate, rank
+from metalserve.planning.constraints import split_problem
 from metalserve.planning.memory import GIB
 from metalserve.planning.model import ModelConfig
 from metalserve.planning.options import Host, Option
-from metalserve.planning.speed import Range
+from metalserve.planning.speed import Range, Speed, compute_of
+from metalserve.planning.work import Split
 from metalserve.planning.workload import INTENTS, LATENCY_CONCURRENCY, Intent, Workload
 
 
@@ -63,7 +66,7 @@ def _workload(workload: Workload, intent: Intent) -> str:
     limit = workload.limit(intent)
     if limit is not None:
         said += f", at most {limit:g} ms a token"
-        said += " (fewer cannot be kept here)" if workload.relaxed else ""
+        said += " (less cannot be kept here)" if workload.relaxed else ""
     if workload.ttft_ms is not None:
         said += f", at most {workload.ttft_ms:g} ms to the first"
     return f"{said}."
@@ -138,16 +141,15 @@ def _link_notes(chosen: Candidate, model: ModelConfig, workload: Workload) -> li
         f"({curve.source}); all-reduces are {100 * estimate.tpot.all_reduce / estimate.tpot.total:.0f} % of the time "
         "a token."
     ]
-    speed.curve = nvlink_curve(None, option.split.tensor)
-    try:
-        linked = speed.estimate(estimate.asked, workload).tokens_s.value
-    finally:
-        speed.curve = curve
-    lost = linked - estimate.tokens_s.value
-    said.append(
-        f"PCIe costs {lost * chosen.busy:,.0f} tokens/s on this host: NVLink of the H100's kind between the same GPUs "
-        f"would give {linked * chosen.busy:,.0f} instead of {chosen.host_tokens_s:,.0f}."
-    )
+    if option.split.pipeline == 1:
+        other = copy(speed)
+        other.curve = nvlink_curve(None, option.split.tensor)
+        linked = other.estimate(estimate.asked, workload).tokens_s.value
+        lost = linked - estimate.tokens_s.value
+        said.append(
+            f"PCIe costs {lost * chosen.busy:,.0f} tokens/s on this host: NVLink of the H100's kind between the same "
+            f"GPUs would give {linked * chosen.busy:,.0f} instead of {chosen.host_tokens_s:,.0f}."
+        )
     if option.split.tensor > 2:
         said.append("vLLM turns its own all-reduce off over more than two PCIe GPUs and takes NCCL; so does the plan.")
         if not curve.sure:
@@ -161,6 +163,35 @@ def _link_notes(chosen: Candidate, model: ModelConfig, workload: Workload) -> li
             "hangs or gives wrong sums, so the host's PCIe checks must pass first."
         )
     return said
+
+
+def pipeline_note(host: Host, chosen: Candidate, workload: Workload) -> list[str]:
+    """Return what stages cost where NVLink between the same GPUs would have let them share each layer."""
+    option, estimate, speed = chosen.option, chosen.estimate, chosen.option.speed
+    split, compute = option.split, compute_of(host.spec)
+    if split.pipeline == 1 or estimate is None or speed is None or compute is None or host.spec is None:
+        return []
+    wide = Split(split.tensor * split.pipeline)
+    if placement.joined_by_nvlink(host.hardware, option.groups[0]) or split_problem(speed.model, wide.tensor, 1):
+        return []
+    other = Speed(
+        speed.model,
+        wide,
+        host.spec,
+        compute,
+        nvlink_curve(None, wide.tensor),
+        kv_tokens=speed.kv_tokens,
+        batched=speed.batched,
+        most_at_once=speed.most_at_once,
+        kv_element_bytes=speed.work.kv_element_bytes,
+    )
+    tokens = other.estimate(estimate.running, workload).tokens_s.value
+    lost = (tokens - estimate.tokens_s.value) * chosen.busy
+    return [
+        f"PCIe costs {lost:,.0f} tokens/s on this host: with NVLink of the H100's kind between all {wide.tensor} GPUs, "
+        f"tensor parallel {wide.tensor} would give {tokens * chosen.busy:,.0f} instead of {chosen.host_tokens_s:,.0f} "
+        "with as many requests."
+    ]
 
 
 def placement_notes(host: Host, option: Option) -> list[str]:

@@ -72,6 +72,22 @@ def read_rate_from(values: Mapping[str, Any]) -> float | None:
     return float(rate) if isinstance(rate, (int, float)) and rate > 0 else None
 
 
+LARGE_BYTES = 2**28
+"""Size that a baseline's bandwidth stands for: it is the largest that was measured, where the rate no longer grows."""
+
+
+def measured_from_figures(figures: Mapping[str, float], gpus: int, *, simulated: bool) -> MeasuredLinks | None:
+    """Return the all-reduce of a host's accepted baseline (`metalserve.verify.baseline`); None when it has none.
+
+    Args:
+        figures: of the baseline; `busbw` is the all-reduce over all GPUs, GB/s.
+        gpus: GPUs that it was measured on.
+        simulated: on a stand-in.
+    """
+    busbw = figures.get("busbw", 0.0)
+    return None if simulated or gpus < 2 or busbw <= 0 else MeasuredLinks(((gpus, LARGE_BYTES, busbw),))
+
+
 def measured_from(values: Mapping[str, Any]) -> MeasuredLinks | None:
     """Return the all-reduces that were measured on a host with NCCL on real GPUs; None when there are none.
 

@@ -22,6 +22,9 @@ LEAST_CONTEXT = 8192
 """Below this many tokens of context (or the model's own, where shorter) a planned launch does not count as fitting."""
 
 
+MOST_WITH_NVLINK = 8
+"""GPUs of a host that NVLink joins on the boards that are sold."""
+
 MOST_DOUBLINGS = 5
 """Times that the time a token which nobody set is doubled: 50 ms become 1.6 s."""
 
@@ -72,6 +75,7 @@ class Search:
         chosen = ranked[0]
         said = explain.links(self.host)
         said += explain.choice(chosen, options, self.model, self.workload, engine.intent)
+        said += explain.pipeline_note(self.host, chosen, self.workload)
         if engine.replicas is not None and engine.replicas < len(chosen.option.groups):
             option = replace(chosen.option, groups=chosen.option.groups[: engine.replicas])
             chosen = replace(chosen, option=option)
@@ -138,7 +142,7 @@ class Search:
     def _nearest(self, best: Option) -> str:
         ways = []
         tokens = best.share.kv_tokens // best.split.data // 1024 * 1024
-        if tokens >= 1024 and self.engine.max_model_len:
+        if tokens >= 1024:
             ways.append(f"engine.max_model_len {tokens}")
         if way := self._quantised():
             ways.append(way)
@@ -163,19 +167,25 @@ class Search:
         return ""
 
     def _larger(self, best: Option) -> str:
-        """Return how many more GPUs or hosts hold the model, in words."""
+        """Return how many more GPUs or hosts hold the model, in words: more share a layer up to 8 with NVLink."""
         count = len(self.host.gpus)
+        linked = self.host.spec is not None and self.host.spec.nvlink is not None
+        tensor = best.split.tensor * best.split.data
+        plain = Split(tensor, best.split.pipeline)
+        if split_problem(self.model, tensor, 1):
+            plain = Split(best.split.tensor, best.split.pipeline, 1, best.split.expert)
         for factor in (2, 4, 8, 16):
-            split = replace(best.split, data=1, expert=False, tensor=best.split.tensor * best.split.data)
-            if split_problem(self.model, split.tensor, 1):
-                split = best.split
-            split = replace(split, pipeline=split.pipeline * factor)
-            if split_problem(self.model, split.tensor, split.pipeline, split.expert_ranks):
-                return ""
-            if self.options.share(split).kv_tokens >= self.needed_of(split):
-                words = f"tensor parallel {split.tensor}, pipeline parallel {split.pipeline}"
-                said = f"{split.gpus} such GPUs ({words})"
-                if split.gpus > count and split.gpus % count == 0:
-                    said += f", for example {split.gpus // count} such hosts together (--nodes {split.gpus // count})"
-                return said
+            wider = replace(plain, tensor=plain.tensor * factor)
+            for split in (wider, replace(plain, pipeline=plain.pipeline * factor)):
+                if split is wider and (not linked or wider.tensor > MOST_WITH_NVLINK):
+                    continue
+                if split_problem(self.model, split.tensor, split.pipeline, split.expert_ranks):
+                    continue
+                if self.options.share(split).kv_tokens >= self.needed_of(split):
+                    words = f"tensor parallel {split.tensor}, pipeline parallel {split.pipeline}"
+                    said = f"{split.gpus} such GPUs ({words})"
+                    hosts = split.gpus // count
+                    if count > 1 and hosts > 1 and split.gpus % count == 0 and split.tensor <= count:
+                        said += f", for example {hosts} such hosts together (--nodes {hosts})"
+                    return said
         return ""

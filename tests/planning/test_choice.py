@@ -38,7 +38,7 @@ def test_70b_on_pcie_takes_the_cheaper_of_pipeline_and_tensor_parallel() -> None
     assert (words(few), words(many)) == ("1 x TP4", "1 x TP2 PP2")
     for plan in (few, many):
         assert plan.chosen is not None
-        assert any("PCIe costs" in reason for reason in plan.reasons)
+        assert sum("PCIe costs" in reason for reason in plan.reasons) == 1
         others = {r.candidate.option.words: r for r in plan.runners_up}
         assert {"1 x TP1 PP4"} <= set(others)
         for other in others.values():
@@ -140,6 +140,12 @@ def test_what_would_change_the_choice() -> None:
 def test_nearest_that_fits_names_hosts() -> None:
     plan = plan_of("8xH100-SXM", "DeepSeek-V3")
     assert "2 such hosts together (--nodes 2)" in plan.refused
+    alone = plan_of("1xH100-SXM", "Llama-3.3-70B-Instruct")
+    assert "2 such GPUs (tensor parallel 2, pipeline parallel 1)" in alone.refused
+    assert "an FP8 checkpoint" not in alone.refused  # 67.7 GiB of 72.8 leave too little
+    short = plan_of("1xH100-SXM", "gpt-oss-120b")
+    assert "engine.max_model_len 7168" in short.refused
+    assert plan_of("1xH100-SXM", "gpt-oss-120b", max_model_len=7168).fits
 
 
 def test_unknown_gpu_is_planned_without_numbers() -> None:

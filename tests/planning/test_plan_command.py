@@ -16,7 +16,7 @@ from metalserve.hardware.export import hardware_dict
 from metalserve.paths import ROOT
 from metalserve.planning import hardware_by_name
 from metalserve.planning.calibration import Learned, as_json
-from metalserve.planning.observed import hardware_from, measured_from
+from metalserve.planning.observed import hardware_from, measured_from, measured_from_figures
 from metalserve.planning.plan_json import plan_dict
 from tests.planning.conftest import Planning
 
@@ -113,6 +113,24 @@ def test_a_calibration_file(tmp_path: Path) -> None:
 def test_what_is_refused(args: tuple[str, ...], words: str) -> None:
     with pytest.raises(MetalserveError, match=words):
         run(*args, "--model", "Llama-3.1-8B-Instruct")
+
+
+def test_a_baseline_stands_for_a_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METALSERVE_BASELINES_DIR", str(tmp_path))
+    kept = {"started": "2026-11-25T10:00:00Z", "figures": {"busbw": 22.0}, "gpus": ["GPU-1", "GPU-2", "GPU-3", "GPU-4"]}
+    (tmp_path / "gpu1.json").write_text(json.dumps(kept))
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text('gpu = [("gpu1", {"release": "2026.11-lts", "engine": {"intent": "throughput"}})]\n')
+    args = ("--inventory", str(inventory), "--report", report(tmp_path), "--host", "gpu1")
+    _, text = run(*args, "--model", "Llama-3.3-70B-Instruct")
+    assert "22 GB/s measured on this host over 4 GPUs" in text
+    assert "at most 150 ms a token" in text  # the inventory's intent
+    assert "(release 2026.11-lts)" in text
+    _, other = run(*args, "--model", "Llama-3.3-70B-Instruct", "--intent", "balanced")
+    assert "at most 150 ms a token" not in other
+    assert measured_from_figures({"busbw": 22.0}, 4, simulated=True) is None
+    with pytest.raises(MetalserveError, match="no host gpu2 in the inventory"):
+        run("--inventory", str(inventory), "--host", "gpu2", "--model", "Llama-3.3-70B-Instruct")
 
 
 def test_no_such_host(tmp_path: Path) -> None:
