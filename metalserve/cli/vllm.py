@@ -9,7 +9,7 @@ import sys
 import click
 
 from metalserve.catalogue.vllm_flags import Flag, known_releases, load_flags
-from metalserve.flags import Command, check_command, differences, read_pasted, read_words
+from metalserve.flags import ENV_FILE, Command, check_command, differences, read_pasted, read_words
 from metalserve.releases import load_release, release_names
 
 
@@ -65,6 +65,8 @@ def check(release: str | None, as_json: bool, args: tuple[str, ...]) -> int:
     click.echo(f"vLLM {checked.release}: {say}")
     if checked.changes:
         click.echo(f"\nCorrected ({'; '.join(checked.changes)}):\n\n{checked.corrected}")
+    if checked.secrets:
+        click.echo(f"\nWrite {ENV_FILE}, mode 0600, with a line NAME=VALUE for {', '.join(checked.secrets)}.")
     return 1 if errors else 0
 
 

@@ -35,12 +35,14 @@ class Checked:
         problems: what is wrong, errors and warnings.
         corrected: the command put right, ready to paste; the command itself where nothing is to be done.
         changes: what was changed, in words, in order.
+        secrets: variables that the corrected command reads from `ENV_FILE`, which is to be written by hand.
     """
 
     release: str
     problems: tuple[ArgProblem, ...]
     corrected: str
     changes: tuple[str, ...]
+    secrets: tuple[str, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -56,6 +58,7 @@ class Checked:
             "problems": [asdict(problem) for problem in self.problems],
             "corrected": self.corrected,
             "changes": list(self.changes),
+            "secrets": {ENV_FILE: list(self.secrets)} if self.secrets else {},
         }
 
 
@@ -93,13 +96,14 @@ def check_command(command: Command, release: str | None = None) -> Checked:
     found = list(_findings(command, version))
     if unsure is not None:
         found = [Found(unsure), *(each for each in found if each.problem.kind != "image")]
-    corrected, changes = _put_right(command, version)
+    corrected, steps = _put_right(command, version)
     hide = partial(mask, secrets=secrets)
     return Checked(
         release=version,
         problems=tuple(_hidden(each.problem, secrets) for each in found),
         corrected=hide(corrected.spelled(hide).text()),
-        changes=tuple(dict.fromkeys(map(hide, changes))),
+        changes=tuple(dict.fromkeys(hide(step.change) for step in steps)),
+        secrets=tuple(dict.fromkeys(step.variable for step in steps if step.variable)),
     )
 
 
@@ -108,15 +112,15 @@ def _hidden(problem: ArgProblem, secrets: set[str]) -> ArgProblem:
     return replace(problem, flag=mask(problem.flag, secrets), message=mask(problem.message, secrets), remedy=remedy)
 
 
-def _put_right(command: Command, release: str) -> tuple[Command, list[str]]:
-    """Return the command after every step that mends something, and the steps in words."""
-    changes: list[str] = []
+def _put_right(command: Command, release: str) -> tuple[Command, list[Found]]:
+    """Return the command after every step that mends something, and the steps."""
+    steps: list[Found] = []
     for _ in range(_STEPS):
         step = next((each for each in _findings(command, release) if each.fix is not None), None)
         if step is None or step.fix is None:
-            return command, changes
+            return command, steps
         command = step.fix(command)
-        changes.append(step.change)
+        steps.append(step)
     raise MetalserveError("has more mistakes than can be put right", where="the command", remedy="correct some of them")
 
 
@@ -125,7 +129,7 @@ def _findings(command: Command, release: str) -> Iterator[Found]:
         message = f"the value of {argument.name} stands on the command line: `ps` shows it to everybody on the host"
         variable = VARIABLE_OF[argument.name]
         problem = ArgProblem("secret", argument.name, message, f"drop it and set {variable} in a file of mode 0600")
-        yield Found(problem, partial(without_secret, argument=argument), f"{variable} comes from {ENV_FILE}")
+        yield Found(problem, partial(without_secret, argument=argument), f"{variable} comes from {ENV_FILE}", variable)
     yield from environment_findings(command, release)
     yield from container_findings(command, release)
     yield from engine_findings(command, release)

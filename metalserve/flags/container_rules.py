@@ -174,7 +174,7 @@ def _network(command: Command, arguments: list[Argument]) -> Iterator[Found]:
         if not keyed and host not in loopback and (host is None or host in {"0.0.0.0", "::"}):  # noqa: S104 - a word
             message = "with --network host and no --host the API answers everybody, without a key"
             problem = ArgProblem("container", "--host", message, "give --host and a key (VLLM_API_KEY)", "warning")
-            yield Found(problem, _with_key, f"VLLM_API_KEY comes from {ENV_FILE}")
+            yield Found(problem, _with_key, f"VLLM_API_KEY comes from {ENV_FILE}", "VLLM_API_KEY")
         return
     port = given["--port"].values[0] if "--port" in given and given["--port"].values else "8000"
     for option in published:
@@ -182,7 +182,7 @@ def _network(command: Command, arguments: list[Argument]) -> Iterator[Found]:
         if not keyed and outside.rpartition(":")[0] not in loopback:
             message = "the port is published on every address of the host, and no key is asked for"
             problem = ArgProblem("container", "-p", message, "set VLLM_API_KEY, or publish 127.0.0.1:PORT", "warning")
-            yield Found(problem, _with_key, f"VLLM_API_KEY comes from {ENV_FILE}")
+            yield Found(problem, _with_key, f"VLLM_API_KEY comes from {ENV_FILE}", "VLLM_API_KEY")
             keyed = True
         if port.isdigit() and inside.partition("/")[0].isdigit() and inside.partition("/")[0] != port:
             message = f"-p {option.value} leads to port {inside}, but vLLM listens on {port}"

@@ -105,7 +105,9 @@ def _secrets(command: Command) -> Iterator[Found]:
         message = f"{variable.name} stands on the command line: `ps` and the shell's history show it to everybody"
         remedy = "put it into a file of mode 0600 and give --env-file" if command.runner else "read it from a file"
         problem = ArgProblem("secret", variable.name, message, remedy)
-        yield Found(problem, partial(_out_of_sight, variable=variable, name=name), f"{name} comes from {ENV_FILE}")
+        yield Found(
+            problem, partial(_out_of_sight, variable=variable, name=name), f"{name} comes from {ENV_FILE}", name
+        )
     for part, listed in (("before", command.before), ("after", command.after)):
         for number, statement in enumerate(listed):
             for place, each in enumerate(statement.words):
@@ -114,7 +116,7 @@ def _secrets(command: Command) -> Iterator[Found]:
                     message = f"{name} stands in the shell's history"
                     problem = ArgProblem("secret", name, message, "read it from a file of mode 0600")
                     fix = partial(_exported, part=part, number=number, place=place, name=name)
-                    yield Found(problem, fix, f"{name} comes from {ENV_FILE}")
+                    yield Found(problem, fix, f"{name} comes from {ENV_FILE}", name)
 
 
 def _assigned(each: Word) -> tuple[str, str]:

@@ -14,11 +14,15 @@ Fix = Callable[[Command], Command]
 
 @dataclass(frozen=True)
 class Found:
-    """What is wrong, the step that mends it, and what that step does in words; neither where nothing can be done."""
+    """What is wrong, the step that mends it, and what that step does in words; neither where nothing can be done.
+
+    `variable` is what the file of secrets must hold after that step.
+    """
 
     problem: ArgProblem
     fix: Fix | None = None
     change: str = ""
+    variable: str = ""
 
 
 _TOKEN = re.compile(

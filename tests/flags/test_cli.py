@@ -28,7 +28,8 @@ def test_a_pasted_text_from_the_standard_input() -> None:
     assert code == 1
     assert "vLLM 0.28.0: 1 problem" in said
     assert "SECRET" not in said
-    corrected = said.partition("):\n\n")[2]
+    corrected, _, write = said.partition("):\n\n")[2].partition("\n\nWrite ")
+    assert write == "/etc/vllm/vllm.env, mode 0600, with a line NAME=VALUE for HF_TOKEN.\n"
     assert "--env-file" in corrected
     assert run("vllm", "check", corrected)[0] == 0
 
