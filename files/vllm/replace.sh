@@ -64,7 +64,9 @@ give_up() { # NUMBERS WHY SERVES
 
 roll() {
   first=1
-  for number in "$@"; do
+  while [ "$#" -gt 0 ]; do
+    number=$1
+    shift
     began=$(date +%s)
     systemctl reset-failed "$(unit "$number")" 2>/dev/null || :
     if systemctl restart "$(unit "$number")"; then
@@ -78,6 +80,10 @@ roll() {
     proved "$number" || give_up "$number" "$why" "there is none before it to go back to"
     if [ "$first" = 1 ]; then surroundings; fi
     back "$number"
+    # Those that were to follow go on serving: a crash or a reboot must not start them as what was refused.
+    for later in "$@"; do
+      if proved "$later"; then back "$later"; fi
+    done
     systemctl daemon-reload
     if start "$number"; then give_up "$number" "$why" "the one before serves again"; fi
     give_up "$number" "$why" "and the one before did not start again either: $(reason "$number" "$began")"

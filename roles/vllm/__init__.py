@@ -30,6 +30,7 @@ def vllm() -> None:
     stage("install", desired.install)
     stage("configure", desired.configure)
     stage("watch", desired.watched, live_only=True)
+    prove("links of tensor parallel", desired.preflight)
     stage("serve", desired.serve, live_only=True)
     prove("a completion", _check, within_s=desired.ready_within_s)
 

@@ -6,7 +6,7 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 
-from metalserve.desired.model import Desired, Directory, File, Package, Unit, Watch
+from metalserve.desired.model import Desired, Directory, File, NotYetKnown, Package, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.paths import FILES
 from metalserve.releases import Release
@@ -18,7 +18,7 @@ from roles.vllm import group, image, records
 from roles.vllm.actions import begin, old_caches, removals, revive
 from roles.vllm.answers import ANSWERS_SECTION, Answer, answers
 from roles.vllm.engine import address, engine_unit
-from roles.vllm.findings import about
+from roles.vllm.findings import about, over_pcie
 from roles.vllm.launch import CONFIG_SECTION, planned, refuse_wrong_arguments
 from roles.vllm.paths import (
     AUTHORISATION,
@@ -170,6 +170,16 @@ def serve(node: Node) -> Desired:
         ),
         notes=plan.reasons,
     )
+
+
+def preflight(node: Node) -> Sequence[Finding]:
+    """Tell what is known to make engines hang before one is started; nothing while the plan is not known."""
+    if node.settings.model is None:
+        return ()
+    try:
+        return over_pcie(node.hardware, planned(node, node.settings.model))
+    except NotYetKnown:
+        return ()
 
 
 def ready_within_s(node: Node) -> float:

@@ -60,6 +60,7 @@ def test_a_stalled_engine_is_found_and_restarted_with_what_showed_it(quick: Flee
     quick.wait_until(BRIDGED, "grep -q ready /run/metalserve/engines/0", 30)
 
 
+@pytest.mark.slow
 def test_an_engine_whose_core_died_ends_with_status_0_and_comes_back(quick: Fleet) -> None:
     before = container(quick, 1)
     quick.lab.ssh(BRIDGED, BREAK % (1, "dead"))
@@ -140,13 +141,13 @@ def test_a_new_version_comes_engine_by_engine_and_a_bad_one_goes_back(quick: Fle
     ), bad.failure(BRIDGED)
     assert sampler.dark == 0
     assert container(quick, 1) == other, "the others were not touched"
-    assert "--max-model-len 1024" in quick.lab.ssh(BRIDGED, "cat /etc/systemd/system/metalserve-vllm-0.service").stdout
+    for replica in (0, 1):  # a reboot would start both as they answered before
+        unit = quick.lab.ssh(BRIDGED, f"cat /etc/systemd/system/metalserve-vllm-{replica}.service").stdout
+        assert "--max-model-len 1024" in unit
     assert quick.token(BRIDGED, 8000) and quick.token(BRIDGED, 8001)
-    again = quick.run("--limit", BRIDGED, overrides=shorter)
-    assert again.rc == 0, again.out
-    assert container(quick, 1) == other
 
 
+@pytest.mark.slow
 def test_gpus_that_are_cut_anew_change_hands_and_come_back(quick: Fleet) -> None:
     wide = {BRIDGED: {"engine": {**QUICK, "tensor_parallel": 2, "max_model_len": 4096}}}
     bad = quick.run("--limit", BRIDGED, overrides=wide)
@@ -161,6 +162,7 @@ def test_gpus_that_are_cut_anew_change_hands_and_come_back(quick: Fleet) -> None
     assert [path.rpartition("/")[2] for path in units] == ["metalserve-vllm-0.service"]
 
 
+@pytest.mark.slow
 def test_engines_come_back_after_the_container_runtime_was_restarted(quick: Fleet) -> None:
     assert quick.lab.ssh(BRIDGED, "systemctl restart docker").returncode == 0
     quick.wait_for_tokens(BRIDGED, range(8000, 8001))

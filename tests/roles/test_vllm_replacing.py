@@ -17,11 +17,12 @@ from metalserve.desired.node import Node
 from metalserve.desired.observed import ObservedFile
 from metalserve.desired.render import render
 from metalserve.errors import MetalserveError
+from metalserve.hardware.node import NodeHardware
 from metalserve.hardware.section import Section
 from roles.vllm import desired as role
 from roles.vllm import records
 from roles.vllm.paths import CACHE
-from tests.roles.helpers import after, changes, unit
+from tests.roles.helpers import after, changes, make_node, unit, with_hardware
 from tests.roles.test_vllm import DOCKER, UUID, answer, host, manifest, serving
 from tests.roles.test_weights import REVISION
 
@@ -181,6 +182,21 @@ def test_the_quadlet_stands_up_to_podman(manifest: str, tmp_path: Path) -> None:
     start = next(line for line in done.stdout.splitlines() if line.startswith("ExecStart="))
     assert f"--device nvidia.com/gpu={UUID.format(0)}" in done.stdout and "--ipc=host" in start
     assert '{\\"top_p\\": 0.9, \\"x\\": \\"5%%$$\\"}' in done.stdout
+
+
+@pytest.mark.parametrize(("tensor", "links", "told"), [(2, "NODE", True), (1, "NODE", False), (2, "NV12", False)])
+def test_tensor_parallel_over_pcie_through_an_iommu_is_told_before_the_start(
+    manifest: str, tensor: int, links: str, told: bool
+) -> None:
+    def translated(hardware: NodeHardware) -> NodeHardware:
+        tree = tuple(replace(n, iommu="DMA-FQ") if n.kind == "gpu" else n for n in hardware.pcie_tree)
+        return replace(hardware, pcie_tree=tree, links=dict.fromkeys(hardware.links, links))
+
+    node = with_hardware(host(manifest, engine={"tensor_parallel": tensor}), translated)
+    found = role.preflight(node)
+    assert [f.check for f in found if f.check == "iommu"] == ["iommu"] * told
+    assert all(f.warning and "--disable-custom-all-reduce" in f.remedy for f in found)
+    assert role.preflight(make_node()) == ()
 
 
 def test_limits_and_restarts_are_as_the_settings_say(manifest: str) -> None:

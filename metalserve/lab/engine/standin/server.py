@@ -19,6 +19,7 @@ from typing import Any
 
 from .api import Server
 from .arguments import build_parser, non_default
+from .devices import hold_gpus, visible_gpus
 from .engine import Engine, Settings, fault
 from .group import GroupError, join
 from .metrics import Metrics
@@ -34,25 +35,6 @@ def _log(source: str, text: str, level: str = "INFO") -> None:
 
 class StartError(Exception):
     """vLLM would end with this line and status 1."""
-
-
-def visible_gpus() -> int | None:
-    """Return how many GPUs the container was given, or None when nothing says so.
-
-    Device nodes count first (CDI and the NVIDIA runtime both make them), then a list in CUDA_VISIBLE_DEVICES or
-    NVIDIA_VISIBLE_DEVICES; `all` says nothing. With METALSERVE_LAB_REQUIRE_GPUS=1, which the image sets, only the
-    nodes count: a container that was given GPUs in name only has none, as with the real engine.
-    """
-    nodes = [path for path in Path("/dev").glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()]
-    if os.environ.get("METALSERVE_LAB_REQUIRE_GPUS") == "1":
-        return len(nodes)
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        listed = os.environ.get("NVIDIA_VISIBLE_DEVICES", "all")
-        if listed in {"all", "void"}:
-            return len(nodes) or None
-    count = 0 if listed in {"", "none", "NoDevFiles"} else len(listed.split(","))
-    return min(count, len(nodes)) if nodes else count
 
 
 def check_placement(parsed: argparse.Namespace, model: Model) -> int:
@@ -77,18 +59,6 @@ def check_placement(parsed: argparse.Namespace, model: Model) -> int:
             "multiprocessing, set '--nnodes' appropriately."
         )
     return world
-
-
-HELD: list[int] = []
-
-
-def hold_gpus() -> None:
-    """Open the GPUs' device nodes, as CUDA does: nvidia-smi lists who has them open."""
-    for path in Path("/dev").glob("nvidia[0-9]*"):
-        try:
-            HELD.append(os.open(path, os.O_RDONLY))
-        except OSError as error:
-            raise StartError(f"RuntimeError: CUDA error: {path}: {error.strerror} (SIMULATED)") from None
 
 
 def meet(parsed: argparse.Namespace) -> None:
@@ -201,7 +171,10 @@ def start(parsed: argparse.Namespace, name: str, version: str) -> Server | None:
     context = context_length(parsed, model)
     _log("APIServer", f"Using max model len {context}")
     world = check_placement(parsed, model)
-    hold_gpus()
+    try:
+        hold_gpus()
+    except OSError as error:
+        raise StartError(f"RuntimeError: CUDA error: {error} (SIMULATED)") from None
     meet(parsed)
     load(model, parsed, version, world)
     info = warm_up(model, parsed, world, context)
