@@ -89,6 +89,8 @@ def fetch_script(
 
 def _resolved(package: Package, tool: str, before: str) -> str:
     name = shlex.quote(package.name)
+    if package.version is None and not before:
+        return f"ms_missing {name}"  # says what is near it too
     if package.version is None:
         words = f"{before}the repositories have no package {package.name} -> put it into the mirror"
         return f"apt-cache show {name} >/dev/null 2>&1 || ms_fail {shlex.quote(words)}"
