@@ -37,7 +37,7 @@ def prepare(layout: Layout, site_packages: Path, host: str | None = None) -> tup
         sha256 = build_real_image(target, site_packages=site_packages, cache=layout.cache)
         stamp.parent.mkdir(parents=True, exist_ok=True)
         write_json(stamp, {"source": source, "sha256": sha256})
-    place = layout.root / "real-vllm"
+    place = layout.root / "made" / "real-vllm"
     release = write_release(place / "releases")
     said = settings(release=release, archive=f"{layout.service_url}/{IMAGE}", sha256=sha256)
     overrides = place / "overrides.yaml"
