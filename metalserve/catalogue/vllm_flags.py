@@ -248,7 +248,7 @@ _TYPE_WORDS = {
 
 
 def _check_value(flag: Flag, name: str, value: str) -> ArgProblem | None:
-    if flag.optional and value in {"", "None"}:
+    if flag.optional and value in {"", "None"} and (flag.choices is None or None in flag.choices):
         return None
     if not _readable(flag.type, value):
         words = _TYPE_WORDS[flag.type]
@@ -256,7 +256,8 @@ def _check_value(flag: Flag, name: str, value: str) -> ArgProblem | None:
     if flag.choices is None:
         return None
     wanted = value.lower().replace("-", "_") if flag.folded else value
-    if wanted in {str(choice) for choice in flag.choices}:
+    # Where None is allowed vLLM makes it of the word, and argparse then misses it among choices that are words.
+    if wanted in {str(choice) for choice in flag.choices} and not (flag.optional and value == "None"):
         return None
     remedy = None
     if name == "--dtype" and value.startswith("fp8"):
