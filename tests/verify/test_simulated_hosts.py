@@ -82,6 +82,10 @@ SEEN_BY = {
     "slow-disk": {"nvme-log"},
     "driver-mismatch": {"driver", "driver-on-disk"},
     "wrong-gpu-count": {"gpu-count"},
+    # An upgrade meets these, and says so; until then nothing is wrong.
+    "driver-fails-to-load": set(),
+    "driver-fails-to-build": set(),
+    "driver-held": set(),
     # Not of the hardware: the roles storage and vllm, and the connection, see these.
     "disk-full": set(),
     # The fabric's state is latched: only the role fabric_manager, which knows the unit, sees that its manager is dead.
