@@ -10,7 +10,7 @@ from pathlib import Path
 from metalserve.releases import Release
 from tests.real_vllm.conftest import NAME, planned
 from tests.real_vllm.engine import Engine, free_port
-from tests.real_vllm.test_serving import completion, probe
+from tests.real_vllm.test_serving import probe
 
 
 def test_health_is_green_while_no_token_comes_and_a_dead_core_ends_with_status_zero(
@@ -25,10 +25,14 @@ def test_health_is_green_while_no_token_comes_and_a_dead_core_ends_with_status_z
         assert engine.ask("/v1/models")["data"][0]["id"] == NAME
         gate = probe(engine)
         if gate.returncode == 0:
-            # This CPU computes bfloat16: the core is killed by hand, so that its end is seen all the same.
-            print("bfloat16 works on this CPU: the core is killed")
-            assert engine.status("/v1/completions", completion()) == 200
-            for pid in engine.children("EngineCore"):
+            # This CPU computes bfloat16: the core is frozen, which looks the same from outside, and then killed.
+            print("bfloat16 works on this CPU: the core is frozen, then killed")
+            cores = engine.children("EngineCore")
+            for pid in cores:
+                os.kill(pid, signal.SIGSTOP)
+            assert cores and probe(engine).returncode != 0, "a token came from a frozen core"
+            assert engine.status("/health") == 200
+            for pid in cores:
                 os.kill(pid, signal.SIGKILL)
         else:
             print("bfloat16 ends the worker on this CPU")
