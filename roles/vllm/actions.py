@@ -12,7 +12,7 @@ from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from roles.vllm.answers import Answer, answers
 from roles.vllm.paths import CACHE, GATE, LAUNCHES, PROBE, PROVEN, container_name, replica_of, unit_name, unit_path
-from roles.vllm.replacing import exports
+from roles.vllm.replacing import GROUP_UNIT, exports
 from roles.vllm.unit import EngineUnit
 
 
@@ -53,9 +53,11 @@ def _begun(observed: Observation, unit: EngineUnit, digest: str) -> bool:
     if _active(observed, unit.replica):
         return True
     # A part of a group answers when all of them do; that is waited for when every host was begun with.
-    found = observed.units.get(unit_name(unit.replica))
-    starting = found is not None and found.active == "activating"
-    return bool(unit.part) and starting and _written(observed, unit, digest)
+    found, replacing = observed.units.get(unit_name(unit.replica)), observed.units.get(GROUP_UNIT)
+    under_way = found is not None and found.active in ("activating", "deactivating", "reloading")
+    # Between its stop and its start a unit that is being replaced is neither.
+    under_way = under_way or (replacing is not None and replacing.active in ("active", "activating"))
+    return bool(unit.part) and under_way and _written(observed, unit, digest)
 
 
 def revive(node: Node, units: Sequence[EngineUnit]) -> tuple[Action, ...]:

@@ -125,6 +125,11 @@ def test_a_run_begins_each_part_and_waits_only_in_the_proof(manifest: str) -> No
     waiting = done.with_observation(replace(done.observed, units=starting))
     assert changes(role.serve(waiting), waiting) == []
     assert worst(role.check(waiting)) == "fail"
+    # while it is being replaced it may be seen between its stop and its start
+    name_of_replacing = "metalserve-vllm-replace.service"
+    stopped = {**starting, name: unit(name, active="inactive"), name_of_replacing: unit(name_of_replacing)}
+    between = done.with_observation(replace(done.observed, units=stopped))
+    assert changes(role.serve(between), between) == []
     answers = {**waiting.observed.sections, "engine-answers": Section(answer(8000))}
     ready = waiting.with_observation(replace(waiting.observed, sections=answers))
     assert worst(role.check(ready)) == "ok"
