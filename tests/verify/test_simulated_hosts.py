@@ -86,6 +86,10 @@ SEEN_BY = {
     "driver-fails-to-load": set(),
     "driver-fails-to-build": set(),
     "driver-held": set(),
+    # Not of the hardware: the role next_boot sees these.
+    "kernel-without-headers": set(),
+    "dkms-broken": set(),
+    "toolkit-vulnerable": set(),
     # Not of the hardware: the roles storage and vllm, and the connection, see these.
     "disk-full": set(),
     # The fabric's state is latched: only the role fabric_manager, which knows the unit, sees that its manager is dead.
