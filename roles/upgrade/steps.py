@@ -179,7 +179,7 @@ def _install(node: Node, other: Release) -> Desired:
 def _pin_again(node: Node) -> tuple[Action, ...]:
     """Put back the preferences of a pin that is installed, where somebody removed them: they are a configuration file,
     which dpkg does not bring again by itself, and without them apt resolves to the newest branch."""
-    pin = driver.plan(node).pinning.name
+    pin = _pin(node).name
     paths = node.observed.files
     there = any(p.removeprefix(driver.PREFERENCES).removesuffix(".pref") == pin for p in paths)
     if there or node.observed.version_of(pin) is None:
