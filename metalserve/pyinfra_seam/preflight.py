@@ -23,6 +23,7 @@ from metalserve.errors import MetalserveError
 from metalserve.inventory import check_hosts, check_secrets
 from metalserve.pyinfra_seam import output
 from metalserve.pyinfra_seam.hostrun import RUN_REPORT
+from metalserve.pyinfra_seam.learning import keep_learned
 from metalserve.pyinfra_seam.report import Failure
 from metalserve.report.history import keep
 
@@ -165,6 +166,7 @@ def _summary(*, interrupted: bool = False) -> None:
         RUN_REPORT.write(path)
         if RUN_REPORT.verifies and RUN_REPORT.complete and not given:  # whoever names a path keeps the whole fleet's
             keep(RUN_REPORT.as_dict(), path.parent / "verify")
+        keep_learned(RUN_REPORT, path.parent / "calibration.json")
     except OSError as error:
         click.echo(f"metalserve: {path}: the report could not be written: {error.strerror}", err=True)
     except MetalserveError as error:

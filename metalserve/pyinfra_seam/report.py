@@ -47,6 +47,7 @@ class HostReport:
         release: the pinned set of versions that it was held against.
         hardware: what was seen of the hardware (`metalserve.hardware.export`), when a run was asked to prove it.
         measurements: what was measured on it (`metalserve.verify.measurement`), likewise.
+        learned: what its launch taught the planner (`metalserve.planning.calibration.Learned`); empty for nothing.
     """
 
     name: str
@@ -63,6 +64,7 @@ class HostReport:
     release: str = ""
     hardware: dict[str, Any] = field(default_factory=dict)
     measurements: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, Any] = field(default_factory=dict)
 
     def status(self, *, executed: bool, complete: bool) -> Status:
         """Return the host's outcome in two words at most.

@@ -10,6 +10,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import gevent
@@ -22,6 +23,7 @@ from metalserve.desired.diff import Change, difference
 from metalserve.desired.model import Desired, NotYetKnown, Reboot, Watch
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
+from metalserve.planning.calibration import Learned
 from metalserve.pyinfra_seam.hostrun import HostRun, current
 from metalserve.pyinfra_seam.judging import Check, ProofFailed, conclude, note_check
 from metalserve.pyinfra_seam.reboot import reboot_and_wait
@@ -275,6 +277,11 @@ def record(name: str, words: str) -> None:
     current().report.proofs[name] = words
 
 
+def learn(learned: Learned) -> None:
+    """Keep, at the end of the run, what this host's launch taught the planner (`reports/calibration.json`)."""
+    current().report.learned = asdict(learned)
+
+
 def _succeed(state: object, host: object) -> bool:
     return True
 
@@ -283,4 +290,4 @@ def _refuse(state: object, host: object) -> bool:
     return False
 
 
-__all__ = ["Change", "begin", "judge", "prove", "record", "role", "stage", "tell"]
+__all__ = ["Change", "begin", "judge", "learn", "prove", "record", "role", "stage", "tell"]

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from metalserve.desired.model import Watch
 from metalserve.desired.node import Node
-from metalserve.pyinfra_seam.role import prove, record, role, stage
+from metalserve.pyinfra_seam.role import learn, prove, record, role, stage
 from metalserve.releases import Release
-from metalserve.settings import HostSettings
+from metalserve.settings import HostSettings, ModelSettings
 from metalserve.verify.finding import Finding
 from roles.container_runtime.desired import watch as watch_container_runtime
 from roles.storage.desired import watch as watch_storage
 from roles.vllm import desired, records
+from roles.vllm.launch import planned
 from roles.weights.desired import watch as watch_weights
 
 
@@ -41,7 +42,18 @@ def _check(node: Node) -> Sequence[Finding]:
         record("answers", desired.in_words(node))
         if words := records.in_words(node.observed):
             record("launch", words)
+        if not node.settings.simulated:  # a stand-in's log tells what it was made to tell
+            _calibrate(node, node.settings.model)
     return findings
+
+
+def _calibrate(node: Node, model: ModelSettings) -> None:
+    plan = planned(node, model)
+    words, learned = records.against_plan(node.observed, plan, host=node.name, model=model.name)
+    if words:
+        record("plan", words)
+    if learned is not None:
+        learn(learned)
 
 
 __all__ = ["desired", "vllm"]

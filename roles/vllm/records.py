@@ -10,6 +10,9 @@ from typing import Final
 from metalserve.desired.observed import Observation
 from metalserve.hardware.parsers.text import ParseError
 from metalserve.hardware.parsers.vllm_log import VllmLog, parse_vllm_log
+from metalserve.planning import LaunchPlan
+from metalserve.planning.calibration import Learned, correction_after, deviations
+from metalserve.planning.startup_log import parse_startup
 from roles.vllm.paths import LAUNCHES
 
 SECTION: Final = "engine-launches"
@@ -24,6 +27,7 @@ class Launch:
         replica: number of the engine.
         ready_after_s: seconds from the start of its unit to its first token, `None` when not known.
         lines: lines of vLLM's start-up log.
+        at: when it had answered, UTC, ISO 8601.
         log: what they say.
     """
 
@@ -31,6 +35,7 @@ class Launch:
     ready_after_s: float | None
     lines: tuple[str, ...]
     log: VllmLog
+    at: str = ""
 
     @property
     def figures(self) -> str:
@@ -67,6 +72,7 @@ def _read(text: str) -> Iterator[Launch]:
             ready_after_s=float(seconds) if isinstance(seconds, int | float) else None,
             lines=lines,
             log=log,
+            at=found["at"] if isinstance(found.get("at"), str) else "",
         )
 
 
@@ -76,6 +82,34 @@ def in_words(observed: Observation) -> str:
     for launch in launches(observed):
         said.setdefault(launch.figures, []).append(launch)
     return "; ".join(f"engine {_numbers(alike)}: {figures}{_times(alike)}" for figures, alike in said.items())
+
+
+def against_plan(observed: Observation, plan: LaunchPlan, *, host: str, model: str) -> tuple[str, Learned | None]:
+    """Hold what the first engine printed when it started against the plan that it was started from.
+
+    Returns:
+        The report's line ("" when no engine printed a figure that was planned), and what the next plan of this host,
+        model and version is to know; None where nothing can be learned from it.
+    """
+    records = launches(observed)
+    if not records or plan.memory is None:
+        return "", None
+    startup = parse_startup("\n".join(records[0].lines))
+    said = "; ".join(map(str, deviations(plan.memory, startup, plan.split.data)))
+    correction = correction_after(plan.memory, startup)
+    if isinstance(correction, str):
+        return said and f"{said}; nothing to learn from it: {correction}", None
+    learned = Learned(
+        host=host,
+        model=model,
+        vllm=startup.version or plan.vllm_version,
+        tensor_parallel=plan.tensor_parallel,
+        pipeline_parallel=plan.pipeline_parallel,
+        weights_factor=correction.weights_factor,
+        overhead_bytes=correction.overhead,
+        observed=records[0].at,
+    )
+    return said, learned
 
 
 def _numbers(alike: Sequence[Launch]) -> str:
