@@ -97,6 +97,7 @@ sed -i '/^Package: nvidia-driver-pinning-/,/^$/ s/^Version: \(.*\)-0$/Version: \
 """
 
 
+@pytest.mark.slow
 def test_what_apt_will_do_and_what_dpkg_left_is_found_and_mended(serving: Fleet, host: str) -> None:
     serving.lab.fault(host, "dkms-broken")
     left = serving.lab.ssh(host, f"/opt/metalserve-lab/bin/fault-apply; {BROKEN}")

@@ -66,6 +66,7 @@ def test_a_dead_manager_is_found_while_the_fabric_is_completed(switched: Fleet, 
     assert found["fabric-manager-flapping"][0]["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_manager_that_dies_and_comes_back_is_found_flapping(switched: Fleet, host: str) -> None:
     switched.lab.fault(host, "fabric-manager-flapping")
     switched.wait_until(host, "[ $(systemctl show -P NRestarts nvidia-fabricmanager) -ge 3 ]", 60)

@@ -46,6 +46,7 @@ def ask_in_background(fleet: Fleet, port: int, host: str = BRIDGED) -> threading
     return thread
 
 
+@pytest.mark.slow
 def test_a_stalled_engine_is_found_and_restarted_with_what_showed_it(quick: Fleet) -> None:
     before, other = container(quick, 0), container(quick, 1)
     assert quick.lab.ssh(BRIDGED, BREAK % (0, "hang")).returncode == 0
@@ -70,6 +71,7 @@ def test_an_engine_whose_core_died_ends_with_status_0_and_comes_back(quick: Flee
     assert "Result=success" in quick.lab.ssh(BRIDGED, "systemctl show -p Result metalserve-vllm-1").stdout
 
 
+@pytest.mark.slow
 def test_the_gate_names_who_holds_port_and_gpu(quick: Fleet) -> None:
     """Asked directly, as a unit would: a refused start is tried again, which only takes time here."""
     ask = (

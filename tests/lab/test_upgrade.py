@@ -23,6 +23,7 @@ def upgrades(serving: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert serving.run("--limit", BRIDGED).statuses == {BRIDGED: "unchanged"}
 
 
+@pytest.mark.slow
 def test_strangers_on_the_gpus_are_named_and_nothing_is_stopped(upgrades: Upgrades) -> None:
     lab = upgrades.fleet.lab
     lab.ssh(BRIDGED, "systemd-run -q --unit=training sh -c 'exec 3</dev/nvidia0; sleep 300'")
@@ -37,6 +38,7 @@ def test_strangers_on_the_gpus_are_named_and_nothing_is_stopped(upgrades: Upgrad
     assert upgrades.fleet.token(BRIDGED)
 
 
+@pytest.mark.slow
 def test_a_driver_that_does_not_load_is_rolled_back(upgrades: Upgrades) -> None:
     lab = upgrades.fleet.lab
     lab.fault(BRIDGED, "driver-fails-to-load")
