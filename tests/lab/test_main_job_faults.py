@@ -56,7 +56,13 @@ def hurt(serving: Fleet) -> Iterator[set[str]]:
     assert run.rc == 0, run.out
 
 
-@pytest.mark.parametrize("case", CASES)
+# One of each kind on every change; the others are of the same kinds, and each takes a minute.
+OFTEN = ("off-bus and heat", "fabric manager and a GPU less")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in OFTEN else (pytest.mark.slow,)) for case in CASES]
+)
 def test_a_fault_fails_its_host_alone(serving: Fleet, hurt: set[str], case: str) -> None:
     for host, kind, gpu, _ in CASES[case]:
         hurt.add(host)
@@ -101,6 +107,7 @@ def test_what_the_run_can_mend_it_mends(serving: Fleet, hurt: set[str]) -> None:
     assert any("free" in warning for warning in run.report["hosts"][PCIE]["warnings"])
 
 
+@pytest.mark.slow
 def test_a_stuck_engine_fails_its_host_until_it_can_be_restarted(serving: Fleet, hurt: set[str]) -> None:
     quick = {PCIE: {"engine": {"start_timeout_s": 20, "replicas": 1}}}
     assert serving.run("--limit", PCIE, overrides=quick).rc == 0

@@ -124,7 +124,13 @@ def test_every_fault_of_the_lab_stands_in_the_table() -> None:
     assert {kind for _, kind in possible()} == set(faults.KINDS)
 
 
-@pytest.mark.parametrize(("profile", "kind"), list(possible()))
+OFTEN = ("h100-sxm-8", "h100-nvl-2", "l40s-4", "l4-1")
+"""Profiles on which every fault is injected on every change; the others are of the same kinds."""
+
+
+@pytest.mark.parametrize(
+    ("profile", "kind"), [pytest.param(*p, marks=() if p[0] in OFTEN else (pytest.mark.slow,)) for p in possible()]
+)
 def test_a_fault_is_found_where_it_is_and_nowhere_else(tmp_path: Path, profile: str, kind: str) -> None:
     host = SimulatedHost(tmp_path, profile)
     gpus = host.profile["gpus"]
