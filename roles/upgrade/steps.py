@@ -128,6 +128,7 @@ def stages(step: Step, record: Record) -> tuple[Stage, ...]:
             start += [
                 Stage("image", vllm.install),
                 Stage("engine settings", vllm.configure),
+                Stage("watch", vllm.watched),
                 Stage("engines", vllm.serve),
             ]
         return tuple(start)

