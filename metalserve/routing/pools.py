@@ -76,20 +76,26 @@ class Pool:
         return f"model-{plain}" if plain == self.model else f"model-{plain}-{digest}"
 
 
+def _answers(peer: Peer) -> bool:
+    """Tell whether the host has an API: of hosts that run one engine together only the head does."""
+    group = peer.settings.engine.group
+    return peer.settings.model is not None and (group is None or group.head == peer.name)
+
+
 def serving(router: RouterSettings, peers: Sequence[Peer]) -> tuple[Peer, ...]:
     """Return the hosts to route to.
 
     Raises:
         MetalserveError: `router.hosts` names one that is not in the inventory, or that serves nothing.
     """
-    serves = {peer.name: peer for peer in peers if peer.settings.model is not None}
+    serves = {peer.name: peer for peer in peers if _answers(peer)}
     if router.hosts is None:
         return tuple(serves[name] for name in sorted(serves))
     for name in router.hosts:
         if name not in serves:
             known = any(peer.name == name for peer in peers)
             raise MetalserveError(
-                f"{name} has no model to serve" if known else f"the inventory has no host {name}",
+                f"{name} serves no model itself" if known else f"the inventory has no host {name}",
                 where="router.hosts",
                 remedy=f"serving hosts: {', '.join(sorted(serves)) or 'none'}",
             )

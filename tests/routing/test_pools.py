@@ -24,6 +24,12 @@ def test_each_engine_that_a_host_has_a_unit_for_is_a_replica() -> None:
     ]
 
 
+def test_of_hosts_that_run_one_engine_together_only_the_head_is_a_replica() -> None:
+    group = {"hosts": {"gpu-01": "10.0.0.1", "gpu-02": "10.0.0.2"}}
+    chosen = found(router(), peer("gpu-01", (0,), group=group), peer("gpu-02", (0,), group=group))
+    assert targets(*chosen) == ["gpu-01:8000=192.0.2.1:8000"]
+
+
 def test_a_host_that_lost_an_engine_loses_that_replica_alone() -> None:
     assert targets(*found(router(), peer("gpu-01", (0, 2)))) == [
         "gpu-01:8000=192.0.2.1:8000",
@@ -86,7 +92,7 @@ def test_router_hosts_choose_and_must_serve() -> None:
     assert {r.host for r in found(router(hosts=["gpu-02"]), *hosts)[0].replicas} == {"gpu-02"}
     with pytest.raises(MetalserveError, match="the inventory has no host gpu-09"):
         found(router(hosts=["gpu-09"]), *hosts)
-    with pytest.raises(MetalserveError, match="cpu-03 has no model to serve"):
+    with pytest.raises(MetalserveError, match="cpu-03 serves no model itself"):
         found(router(hosts=["cpu-03"]), *hosts)
 
 
