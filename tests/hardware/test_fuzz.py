@@ -100,7 +100,7 @@ def test_parsers_raise_only_their_own_error(name: str, data: st.DataObject) -> N
         assert str(error)
 
 
-@settings(max_examples=200, deadline=timedelta(seconds=3))
+@settings(max_examples=60, deadline=timedelta(seconds=3))
 @given(data=st.data())
 def test_merging_and_checking_never_raise(data: st.DataObject) -> None:
     sections = {}

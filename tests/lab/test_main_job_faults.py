@@ -57,7 +57,7 @@ def hurt(serving: Fleet) -> Iterator[set[str]]:
 
 
 # One of each kind on every change; the others are of the same kinds, and each takes a minute.
-OFTEN = ("off-bus and heat", "fabric manager and a GPU less")
+OFTEN = ("off-bus and heat",)
 
 
 @pytest.mark.parametrize(

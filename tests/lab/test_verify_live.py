@@ -150,6 +150,7 @@ def test_a_healthy_host_is_measured_and_becomes_its_baseline(verify: Verify) -> 
     assert status(report, "baseline") == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_gpu_that_heat_slows_is_found_by_its_drift(verify: Verify) -> None:
     verify.lab.fault(verify.host, "thermal-throttle", 1)
     rc, out, report = verify.run("depth=standard", "soak_seconds=8", "stop_engines=true")
@@ -173,6 +174,7 @@ def test_a_killed_controller_leaves_a_measurement_that_the_next_one_follows(veri
     assert "engines are stopped while the host is measured" in out
 
 
+@pytest.mark.slow
 def test_a_measurement_that_is_killed_starts_the_engines_and_says_so(verify: Verify) -> None:
     process = verify.start("depth=standard", "soak_seconds=60", "stop_engines=true")
     verify.soaking(process)

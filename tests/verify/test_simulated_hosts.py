@@ -124,7 +124,7 @@ def test_every_fault_of_the_lab_stands_in_the_table() -> None:
     assert {kind for _, kind in possible()} == set(faults.KINDS)
 
 
-OFTEN = ("h100-sxm-8", "h100-nvl-2", "l40s-4", "l4-1")
+OFTEN = ("h100-sxm-8", "l40s-4", "l4-1")
 """Profiles on which every fault is injected on every change; the others are of the same kinds."""
 
 
