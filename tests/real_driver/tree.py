@@ -75,9 +75,9 @@ class Tree:
         return True
 
     def installed(self, package: str) -> str:
-        """Return the installed version of a package; empty when it is not installed."""
+        """Return the installed version of a package, held or not; empty when it is not installed."""
         shown = self.run("dpkg-query", "-W", "-f=${db:Status-Abbrev}${Version}", package, check=False)
-        return shown[3:] if shown.startswith("ii ") else ""
+        return shown[3:] if shown[1:3] == "i " else ""
 
 
 @contextlib.contextmanager
