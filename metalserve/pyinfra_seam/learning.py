@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from metalserve.planning.calibration import Learned, as_json, read_corrections, remember
 from metalserve.pyinfra_seam.report import RunReport
+from metalserve.report.writing import write_whole
 
 
 def keep_learned(report: RunReport, path: Path) -> None:
     """Add what the hosts of a run taught to the file; without anything new it is left alone.
 
-    A reader sees the old file or the whole new one.
-
     Raises:
-        MetalserveError: the file is there and is none of ours.
-        OSError: it cannot be written.
+        MetalserveError: the file is there and is none of ours, or it cannot be written.
     """
     new = [Learned(**host.learned) for host in report.hosts.values() if host.learned]
     known = read_corrections(path.read_text(encoding="utf-8"), str(path)) if path.exists() else []
@@ -28,15 +24,4 @@ def keep_learned(report: RunReport, path: Path) -> None:
             wanted = remember(wanted, one)
     if wanted == known:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(as_json(wanted))
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, as_json(wanted).encode())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from metalserve.settings.common import AbsolutePath, Positive, Section, problem
 from metalserve.settings.secret import SecretRef
@@ -25,19 +25,21 @@ _ADDRESS = re.compile(r"[0-9A-Za-z:.-]+")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]*")
 
 
+def _plain(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise problem("must be letters, digits and _ . - (at most 63)")
+    return value
+
+
+_Name = Annotated[str, AfterValidator(_plain)]
+
+
 class RouterKeySettings(Section):
     """A key that clients may send."""
 
-    name: str = Field(description="who it belongs to; stands in the log in place of the key")
+    name: _Name = Field(description="who it belongs to; stands in the log in place of the key")
     key: SecretRef = Field(description="the key; only its hash is put on the router")
     requests_per_minute: Positive | None = Field(None, description="requests a minute; more get 429; None: no limit")
-
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise problem("must be letters, digits and _ . - (at most 63)")
-        return value
 
 
 class RouterTlsSettings(Section):
@@ -59,18 +61,11 @@ class RouterTlsSettings(Section):
 class RouterBackendSettings(Section):
     """A replica that is no host of this inventory."""
 
-    name: str = Field(description="name of its host, for logs and `metalserve router`")
+    name: _Name = Field(description="name of its host, for logs and `metalserve router`")
     address: str = Field(description="address at which the router reaches it")
     port: int = Field(ge=1, le=65535, description="port of its API")
     model: str = Field(description="name under which it serves its model")
     api_key: SecretRef | None = Field(None, description="key it asks for; the same for all replicas of a model")
-
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise problem("must be letters, digits and _ . - (at most 63)")
-        return value
 
     @field_validator("address")
     @classmethod

@@ -7,6 +7,7 @@ import shlex
 from metalserve.desired.model import Action, Desired, File, Package, Sysctl, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
+from metalserve.driver.seen import CONTAINERS
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
@@ -117,7 +118,7 @@ def _local_time(timezone: str) -> Action:
 
 def in_container(node: Node) -> bool:
     """Whether the host shares its kernel and clock with a machine (systemd-nspawn, LXC ...)."""
-    return node.observed.facts.get("virt") in ("systemd-nspawn", "lxc", "docker", "podman", "lxc-libvirt", "openvz")
+    return node.observed.facts.get("virt") in CONTAINERS
 
 
 def _limits(nofile: int, memlock: str) -> str:

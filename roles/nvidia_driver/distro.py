@@ -11,6 +11,7 @@ from metalserve.driver.plan import PREFERENCES_PATH
 from metalserve.driver.repository import key_path, source_path
 from metalserve.driver.state import of_a_driver
 from metalserve.paths import FILES
+from metalserve.verify.next_boot_case import upstream
 
 COMPONENTS = source_path("distribution")
 """The archive's further components, as a source of their own: the host's sources stay as they are."""
@@ -42,7 +43,7 @@ def repository(plan: DriverPlan) -> Desired:
 def version(plan: DriverPlan, observed: Observation) -> str | None:
     """Return the upstream version of the installed kernel modules ("535.261.03"), or None when there are none."""
     installed = observed.version_of(plan.packages[0].name)
-    return None if installed is None else installed.partition(":")[2].partition("-")[0] or installed.partition("-")[0]
+    return None if installed is None else upstream(installed)
 
 
 def holds(plan: DriverPlan, observed: Observation) -> tuple[Action, ...]:
