@@ -21,6 +21,7 @@ from metalserve.settings.machine import (
 from metalserve.settings.repositories import RepositoriesSettings
 from metalserve.settings.router import RouterSettings
 from metalserve.settings.serving import EngineSettings, ModelSettings
+from metalserve.settings.staging import StagingSettings
 from metalserve.settings.verification import VerifySettings, with_verify
 
 
@@ -37,6 +38,7 @@ class HostSettings(Section):
     fabric: FabricSettings = Field(default_factory=FabricSettings, description="NVLink fabric across hosts")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="file system of the models")
     model: ModelSettings | None = Field(None, description="model to serve; None brings the host up without serving")
+    staging: StagingSettings = Field(default_factory=StagingSettings, description="how models come onto the host")
     engine: EngineSettings = Field(default_factory=EngineSettings, description="vLLM engine")
     verify: VerifySettings = Field(default_factory=VerifySettings, description="what deploys/verify.py measures")
     router: RouterSettings | None = Field(None, description="router of the fleet on this host; None: it is none")

@@ -1,0 +1,48 @@
+"""Settings of how models come onto hosts: where from, how fast, shared by whom, checked how often."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from metalserve.settings.common import Section, problem
+
+
+class StagingSettings(Section):
+    """How models come onto the host and are kept right."""
+
+    kind: Literal["hub", "http", "s3", "oci", "directory"] = Field(
+        "hub",
+        description="what `model.source` is: 'hub' (SOURCE/NAME/resolve/REVISION/FILE), 'http' (SOURCE/FILE), 's3' "
+        "(ENDPOINT/BUCKET/PREFIX), 'oci' (https://REGISTRY/v2/NAME), 'directory' (file:///PATH on the host)",
+    )
+    region: str = Field("", description="region of S3, for signing")
+    jobs: int = Field(4, ge=1, le=32, description="files fetched at a time")
+    rate_mib_s: float = Field(0, ge=0, description="limit of the direct download in MiB/s, 0 for none")
+    distribution: Literal["direct", "swarm"] = Field(
+        "direct",
+        description="'direct': each host fetches all from the source; 'swarm': the hosts share what they have",
+    )
+    address: str | None = Field(
+        None, description="this host's address in the private network that the swarm uses; None: where SSH reaches it"
+    )
+    port: int = Field(6881, ge=1024, le=65535, description="port of the swarm")
+    upload_mib_s: float = Field(0, ge=0, description="limit of what the host gives to others in MiB/s, 0 for none")
+    download_mib_s: float = Field(0, ge=0, description="limit of what it takes from others in MiB/s, 0 for none")
+    seed_minutes: int = Field(60, ge=0, description="minutes that a host goes on giving after it has all")
+    full_check: Literal["daily", "weekly", "monthly", "never"] = Field(
+        "weekly", description="how often every byte of the models is read and hashed again"
+    )
+    keep_previous: int = Field(1, ge=0, le=10, description="models no longer referenced that garbage collection keeps")
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ip_address(value)
+            except ValueError:
+                raise problem("must be an IP address") from None
+        return value
