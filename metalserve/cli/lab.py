@@ -53,7 +53,7 @@ def _progress() -> Iterator[Step]:
 @click.option("--fleet", default="default", show_default=True, help="Fleet: a name, or the path of a YAML file.")
 def up(fleet: str) -> None:
     """Bring the lab up. What runs already is left alone."""
-    layout = Layout.current()
+    layout = lifecycle.choose_number(Layout.current())
     started = time.monotonic()
     with _progress() as step:
         value = lifecycle.up(layout, fleet, step=step)

@@ -14,6 +14,8 @@ from metalserve.errors import MetalserveError
 from metalserve.paths import lab_directory
 
 DEFAULT_ID = 77
+LAST_OWN_ID = 149
+"""The last number that a lab takes by itself; those above are for labs that are given theirs, as tests' are."""
 FIRST_HOST = 11
 MAX_HOSTS = 200
 SERVICE_PORT = 8080
@@ -35,15 +37,25 @@ class Layout:
     def current(cls) -> Layout:
         """Return the lab that the environment names (`METALSERVE_LAB_DIR`, `METALSERVE_LAB_ID`).
 
+        Without a number in the environment it has the one that its first `up` found free (`choose_number`).
+
         Raises:
             MetalserveError: `METALSERVE_LAB_ID` is not a number from 1 to 250.
         """
-        text = os.environ.get("METALSERVE_LAB_ID") or str(DEFAULT_ID)
+        root = lab_directory()
+        text = os.environ.get("METALSERVE_LAB_ID")
+        if not text:
+            return cls(root=root, lab_id=_own_number(root) or DEFAULT_ID)
         if not text.isdigit() or not 1 <= int(text) <= 250:
             raise MetalserveError(
                 f"'{text}' is not a lab number", where="METALSERVE_LAB_ID", remedy="give a number from 1 to 250"
             )
-        return cls(root=lab_directory(), lab_id=int(text))
+        return cls(root=root, lab_id=int(text))
+
+    @property
+    def number_file(self) -> Path:
+        """Says which number the lab has taken; kept together with the cache, whose trees name its addresses."""
+        return self.root / "number"
 
     # -- network ---------------------------------------------------------------------------------------------
     @property
@@ -144,9 +156,17 @@ class Layout:
         """Everything the lab makes in its directory; `down` removes this and nothing else."""
         return (
             "cache", "hosts", "www", "keys", "made", "known_hosts", "fleet.json", "manifest.yaml",
-            "service.json", "service.log", "requests.log", "delay.json", "delay.log",
+            "number", "service.json", "service.log", "requests.log", "delay.json", "delay.log",
         )  # fmt: skip
 
     def host(self, name: str) -> Path:
         """Directory of one host."""
         return self.root / "hosts" / name
+
+
+def _own_number(root: Path) -> int | None:
+    try:
+        text = (root / "number").read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and 1 <= int(text) <= 250 else None

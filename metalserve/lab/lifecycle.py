@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,7 @@ from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
 from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
 from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, Suite, load_fleet, running_fleet
-from metalserve.lab.layout import Layout
+from metalserve.lab.layout import DEFAULT_ID, LAST_OWN_ID, Layout
 from metalserve.lab.mirrors import machine_mirrors
 from metalserve.lab.operate import wait_until_up
 from metalserve.lab.repository import SigningKey, signing_key
@@ -99,12 +100,35 @@ def _hosts(layout: Layout, fleet: Fleet) -> list[RunningHost]:
     ]
 
 
-def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
-    """Make sure that names and addresses are ours, and clear what a crashed lab has left."""
+def choose_number(layout: Layout) -> Layout:
+    """Return the lab with a number that is free, so that a second checkout's lab stands beside the first.
+
+    A number from the environment is kept, and so is that of a lab that is up. The choice is written down.
+    """
+    if os.environ.get("METALSERVE_LAB_ID") or layout.fleet_file.exists():
+        return layout
+    for number in (layout.lab_id, *range(DEFAULT_ID, LAST_OWN_ID + 1)):
+        candidate = replace(layout, lab_id=number)
+        if _other_owner(candidate) is None and network.addresses_in_use(candidate) is None:
+            candidate.root.mkdir(parents=True, exist_ok=True)
+            write_text(candidate.number_file, f"{number}\n")
+            return candidate
+    return layout  # all are taken: `up` says so of this one
+
+
+def _other_owner(layout: Layout) -> str | None:
     owner = read_json(layout.owner_file)
     if owner and owner["root"] != str(layout.root) and (Path(owner["root"]) / "fleet.json").exists():
+        return str(owner["root"])
+    return None
+
+
+def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
+    """Make sure that names and addresses are ours, and clear what a crashed lab has left."""
+    other = _other_owner(layout)
+    if other is not None:
         raise MetalserveError(
-            f"another lab with number {layout.lab_id} is up in {owner['root']}",
+            f"another lab with number {layout.lab_id} is up in {other}",
             where=str(layout.root),
             remedy="take it down, or give this one another number: METALSERVE_LAB_ID=78",
         )
@@ -224,7 +248,7 @@ def _remove_files(layout: Layout, *, keep_cache: bool) -> None:
         )
     for name in layout.made_names:
         path = layout.root / name
-        if name == "cache" and keep_cache:
+        if name in ("cache", "number") and keep_cache:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

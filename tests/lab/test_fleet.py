@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import drives
+from metalserve.lab import drives, lifecycle, network
 from metalserve.lab.fleet import FLEETS, load_fleet, running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.profiles import load_profile
@@ -74,6 +74,22 @@ def test_lab_numbers_are_checked(monkeypatch: pytest.MonkeyPatch, text: str) -> 
     monkeypatch.setenv("METALSERVE_LAB_ID", text)
     with pytest.raises(MetalserveError, match="METALSERVE_LAB_ID"):
         Layout.current()
+
+
+def test_a_second_lab_takes_a_number_of_its_own_and_keeps_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("METALSERVE_LAB_ID", raising=False)
+    monkeypatch.setenv("METALSERVE_LAB_DIR", str(tmp_path / "mine"))
+    taken, busy = {77, 79}, {78}
+    monkeypatch.setattr(lifecycle, "_other_owner", lambda each: "/other" if each.lab_id in taken else None)
+    monkeypatch.setattr(network, "addresses_in_use", lambda each: Path("eth0") if each.lab_id in busy else None)
+    assert lifecycle.choose_number(Layout.current()).lab_id == 80
+    taken.clear()
+    assert lifecycle.choose_number(Layout.current()).lab_id == Layout.current().lab_id == 80
+    busy.add(80)
+    (tmp_path / "mine" / "fleet.json").write_text("{}")
+    assert lifecycle.choose_number(Layout.current()).lab_id == 80, "a lab that is up stays where it is"
+    monkeypatch.setenv("METALSERVE_LAB_ID", "79")
+    assert lifecycle.choose_number(Layout.current()).lab_id == 79, "what the environment says is not second-guessed"
 
 
 def test_drives_are_as_many_as_the_profile_says_and_no_larger_than_the_lab_affords(tmp_path: Path) -> None:
