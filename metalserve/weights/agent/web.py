@@ -60,7 +60,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise SourceError(f"{shown(req.full_url)} redirects to something that is not HTTP", permanent=True)
+            return None
         if "x-amz-date" in {name.lower() for name in req.unredirected_hdrs}:
             return None  # a signature is for one URL
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -135,6 +135,10 @@ def refused(error: urllib.error.HTTPError, url: str, remedy: str) -> SourceError
         return SourceError(f"{where}: the storage it redirects to refused (HTTP {status})", status=status)
     if status in (401, 403):
         return SourceError(f"{where}: refused (HTTP {status})", remedy=remedy, permanent=True, status=status)
+    if 300 <= status < 400:
+        return SourceError(
+            f"{where}: redirects to where it is not followed (HTTP {status})", permanent=True, status=status
+        )
     if status in (404, 410):
         return SourceError(
             f"{where}: does not exist (HTTP {status})",

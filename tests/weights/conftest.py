@@ -1,0 +1,25 @@
+"""What tests of manifests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from metalserve.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`metalserve weights manifest ARGUMENTS`: exit status, what it printed, what it complained of."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main(["weights", "manifest", *map(str, arguments)])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
