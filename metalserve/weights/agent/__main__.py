@@ -15,15 +15,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from . import commands
-from .collect import CONFIGS
 from .config import ConfigError
-from .errors import AgentError, Stopped
-from .references import Reference
+from .errors import AgentError, Found, Stopped
+from .look import inspect
 from .store import Store
-from .web import SourceError
 
 NOT_INTACT = 3
+CONFIGS = "/etc/metalserve/weights"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +76,11 @@ def _count(text: str) -> int:
 
 def _run(arguments: argparse.Namespace, stop: threading.Event) -> tuple[dict[str, Any], str]:
     name = arguments.command
+    if name == "inspect":
+        data = inspect(Store(arguments.store, arguments.revision))
+        return data, f"{data['state']} {data['what']}".strip()
+    from . import commands  # here, since it takes longer to import than `inspect` takes
+
     if name in ("stage", "repair"):
         return commands.run_stage(arguments.config, stop, quiet=arguments.json, repair=name == "repair")
     if name == "check":
@@ -87,17 +90,15 @@ def _run(arguments: argparse.Namespace, stop: threading.Event) -> tuple[dict[str
         return commands.run_status(arguments.config)
     if name == "seed":
         return commands.run_seed(arguments.config)
-    if name == "inspect":
-        data = commands.inspect(Store(arguments.store, arguments.revision))
-        return data, f"{data['state']} {data['what']}".strip()
     if name == "gc":
         return commands.run_gc(arguments.mount, arguments.keep, arguments.dry, arguments.configs)
     if name == "references":
         return commands.run_references(arguments.mount)
-    reference = None
-    if arguments.action == "add":
-        reference = Reference(arguments.name, arguments.repository, arguments.revision, arguments.release)
-    return commands.run_reference(arguments.mount, reference, arguments.name)
+    if arguments.action == "remove":
+        return commands.run_unreference(arguments.mount, arguments.name)
+    return commands.run_reference(
+        arguments.mount, arguments.name, arguments.repository, arguments.revision, arguments.release
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = {number: signal.signal(number, told) for number in numbers}
     try:
         data, line = _run(arguments, stop)
-    except commands.Found as error:
+    except Found as error:
         if arguments.json:
             print(json.dumps(error.data), flush=True)
         print(error, file=sys.stderr, flush=True)
@@ -127,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(caught[0], signal.SIG_DFL)
             os.kill(os.getpid(), caught[0])
         return 1
-    except (AgentError, ConfigError, SourceError) as error:
+    except (AgentError, ConfigError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     except OSError as error:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import AgentError
-from .fetch import BUFFER
 from .marker import (
+    BUFFER,
     Marker,
     MarkerError,
     Proved,

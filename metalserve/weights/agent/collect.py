@@ -20,7 +20,6 @@ from .references import locked, read_references
 from .store import Store
 from .tree import Tree, remove_tree
 
-CONFIGS = "/etc/metalserve/weights"
 _NOTES = (".damaged-", ".checked-")
 _LEFTOVERS = (".deleting-", ".twin-")
 _OLD_LEFTOVERS = (".marker.new", ".wanted", ".failed")
@@ -53,7 +52,7 @@ class Collected:
         }
 
 
-def collect(mount: str, keep: int = 1, *, dry: bool = False, configs: str = CONFIGS) -> Collected:
+def collect(mount: str, keep: int = 1, *, dry: bool = False, configs: str) -> Collected:
     """Remove what nobody references below a mount point.
 
     Args:

@@ -10,14 +10,14 @@ from typing import Any
 from . import checks
 from .collect import collect
 from .config import Job, read_job
-from .errors import AgentError, NotIntact
+from .errors import AgentError, Found
 from .full_check import full_check
+from .look import inspect
 from .marker import digest_of_list
 from .progress import Progress, in_words, read_progress
 from .references import Reference, add, read_references, remove
 from .staging import refuse_bad_names, stage
 from .store import Store
-from .tree import Tree
 
 CHECK_SUFFIX = "-check"
 """The progress of a check has a file of its own: it must not hide that of a staging."""
@@ -37,7 +37,7 @@ def run_check(config: str, kind: str, stop: threading.Event, *, quiet: bool) -> 
     """Check what is published.
 
     Raises:
-        NotIntact: it is not there, or not what was proved.
+        Found: it is not there, or not what was proved.
     """
     job = read_job(config)
     refuse_bad_names(job)
@@ -48,19 +48,11 @@ def run_check(config: str, kind: str, stop: threading.Event, *, quiet: bool) -> 
         report = checks.quick(store, digest_of_list(job.files), samples=kind == "fast")
     data = {"job": job.key, "published": store.published, **report.to_data()}
     if not report.intact:
-        raise Found(report.why, data, where=store.published)
+        raise Found(report.why, _REMEDY, data, where=store.published)
     line = f"{store.published} is intact ({kind}): {report.files} files, {report.bytes_there / 2**30:.2f} GiB"
     if report.bytes_read:
         line += f", {report.bytes_read / 2**30:.2f} GiB read in {report.seconds:.2f} s"
     return data, line
-
-
-class Found(NotIntact):
-    """A check's bad outcome, with what is printed as JSON."""
-
-    def __init__(self, what: str, data: dict[str, Any], *, where: str) -> None:
-        super().__init__(what, _REMEDY, where=where)
-        self.data = data
 
 
 def _full(job: Job, store: Store, stop: threading.Event, quiet: bool) -> checks.Report:
@@ -112,28 +104,6 @@ def _model(store: Store) -> tuple[str, str]:
     return store.directory.rpartition("/")[2], store.revision
 
 
-def inspect(store: Store, listed: str | None = None) -> dict[str, Any]:
-    """Return what lies in a store by names, sizes and times: absent, partial, published, changed or damaged."""
-    report = checks.quick(store, listed, samples=False)
-    state, there = {"intact": "published"}.get(report.state, report.state), report.bytes_there
-    if state == "absent":
-        try:
-            with Tree(store.partial) as tree:
-                state, there = "partial", sum(each.st_size for _, each in tree.entries())
-        except OSError:
-            there = 0
-    return {
-        "format": 1,
-        "state": state,
-        "bytes_there": there,
-        "files": report.files,
-        "list": report.listed,
-        "what": report.why if state in ("changed", "damaged") else "",
-        "published": store.published,
-        "revision": store.revision,
-    }
-
-
 def run_gc(mount: str, keep: int, dry: bool, configs: str) -> tuple[dict[str, Any], str]:
     """Remove what nobody references."""
     done = collect(mount, keep, dry=dry, configs=configs)
@@ -162,9 +132,17 @@ def run_references(mount: str) -> tuple[dict[str, Any], str]:
     return {"mount": mount, "references": rows}, "\n".join(lines)
 
 
-def run_reference(mount: str, reference: Reference | None, name: str) -> tuple[dict[str, Any], str]:
-    """Make a reference, or with None remove the one of that name."""
-    changed = remove(mount, name) if reference is None else add(mount, reference)
+def run_reference(mount: str, name: str, repository: str, revision: str, release: str) -> tuple[dict[str, Any], str]:
+    """Make a reference."""
+    return _referenced(name, add(mount, Reference(name, repository, revision, release)))
+
+
+def run_unreference(mount: str, name: str) -> tuple[dict[str, Any], str]:
+    """Remove a reference."""
+    return _referenced(name, remove(mount, name))
+
+
+def _referenced(name: str, changed: bool) -> tuple[dict[str, Any], str]:
     return {"name": name, "changed": changed}, f"{name}: {'changed' if changed else 'as it was'}"
 
 
@@ -175,7 +153,7 @@ def run_seed(config: str) -> tuple[dict[str, Any], str]:
     store = Store(job.store, job.revision)
     report = checks.quick(store, digest_of_list(job.files))
     if not report.intact:
-        raise Found(report.why, {"job": job.key, **report.to_data()}, where=store.published)
+        raise Found(report.why, _REMEDY, {"job": job.key, **report.to_data()}, where=store.published)
     try:
         swarm = import_module(".swarm", __package__)
     except ImportError as error:

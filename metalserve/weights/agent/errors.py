@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AgentError(Exception):
     """An error for the user's eyes; `str()` of it is one line.
@@ -18,8 +20,16 @@ class AgentError(Exception):
         super().__init__(" ".join((f"{self.what} -> {remedy}" if remedy else self.what).split()))
 
 
-class NotIntact(AgentError):
-    """What is published is not what was proved."""
+class Found(AgentError):
+    """A check's bad outcome: what is published is not what was proved.
+
+    Attributes:
+        data: what is printed as JSON.
+    """
+
+    def __init__(self, what: str, remedy: str, data: dict[str, Any], *, where: str) -> None:
+        super().__init__(what, remedy, where=where)
+        self.data = data
 
 
 class Stopped(AgentError):

@@ -12,14 +12,12 @@ from typing import Any
 
 from .config import WantedFile
 from .errors import AgentError
+from .marker import BUFFER
 from .progress import Progress
 from .source import Source
 from .web import SourceError
 
 _LEAST = 16 << 10
-BUFFER = 1 << 20
-"""Bytes read at a time at most; as few as come in a quarter of a second, so that little is lost with a connection."""
-
 _TRIES = 6
 _STALL_S = 60.0
 _BACKOFF_S = 1.0
@@ -115,6 +113,7 @@ class Fetcher:
                 self._progress.stop.wait(min(_LONGEST_WAIT_S, max(pause, self._backoff_s * min(idle, 5))))
 
     def _stream(self, stream: Any, first: int, start: int, end: int, buffer: memoryview) -> Iterator[memoryview]:
+        # No more at a time than comes in a quarter of a second: what is in the buffer is lost with the connection.
         at, size = first, _LEAST * 4
         me = threading.get_ident()
         while at < end:

@@ -11,8 +11,17 @@ from dataclasses import replace
 
 from .checks import Report, against_marker, mark
 from .config import Job, WantedFile
-from .fetch import BUFFER
-from .marker import PIECE, Marker, Proved, digest_of_list, digest_of_samples, plan_samples, to_text, write_marker
+from .marker import (
+    BUFFER,
+    PIECE,
+    Marker,
+    Proved,
+    digest_of_list,
+    digest_of_samples,
+    plan_samples,
+    to_text,
+    write_marker,
+)
 from .progress import Progress, write_whole
 from .store import Store
 from .tree import OPEN_DIRECTORY, SEALED_DIRECTORY, Tree

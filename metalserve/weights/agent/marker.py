@@ -27,6 +27,9 @@ PIECE = 64 << 20
 SAMPLE = 64 << 10
 """Bytes of a sampled block."""
 
+BUFFER = 1 << 20
+"""Bytes read and hashed at a time at most."""
+
 _SAMPLES = 384
 """Sampled blocks of a model, more only where it has so many files: 24 MiB, read in some 30 ms from the page cache."""
 

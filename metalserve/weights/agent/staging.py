@@ -16,10 +16,11 @@ from typing import Any
 from . import checks
 from .config import Job, WantedFile
 from .errors import AgentError
-from .fetch import BUFFER, Fetcher, FileFailed, Limiter
+from .fetch import Fetcher, FileFailed, Limiter
 from .fill import OneFile
 from .full_check import full_check
 from .marker import (
+    BUFFER,
     Marker,
     Proved,
     digest_of_list,
@@ -34,6 +35,7 @@ from .progress import Progress
 from .source import Source
 from .store import HINTS, Store, free_bytes
 from .tree import SEALED_DIRECTORY, Tree, refuse_escape
+from .web import SourceError
 
 _GRACE_S = 3.0
 """Seconds that threads have to end after the job was told to stop; what they wrote is kept in any case."""
@@ -169,7 +171,11 @@ def _secret(job: Job) -> str:
 
 def _fill(job: Job, store: Store, tree: Tree, known: Mapping[str, Proved], progress: Progress) -> dict[str, Proved]:
     hints = read_hints(tree)
-    fetcher = Fetcher(Source(job.source, _secret(job)), Limiter(job.rate_bytes_s), progress)
+    try:
+        source = Source(job.source, _secret(job))
+    except SourceError as error:
+        raise AgentError(error.what, error.remedy) from None
+    fetcher = Fetcher(source, Limiter(job.rate_bytes_s), progress)
     # largest first, so that no large file is begun when all others are done
     queue = sorted(job.files, key=lambda each: (-each.size, each.path))
     queue.reverse()
