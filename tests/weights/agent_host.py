@@ -100,13 +100,13 @@ class Host:
         values = {name: value for name, value in {**self.environment, **environment}.items() if name.startswith("MS_")}
         with patch.dict(os.environ, values), redirect_stdout(out), redirect_stderr(err):
             status = main([str(each) for each in arguments])
-        return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+        return subprocess.CompletedProcess([str(each) for each in arguments], status, out.getvalue(), err.getvalue())
 
     def run_alone(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the agent as it runs on a host."""
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        return subprocess.CompletedProcess([str(each) for each in arguments], process.returncode, out, err)
 
     def stage(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return self.run("stage", self.config, *arguments, **environment)

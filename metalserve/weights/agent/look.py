@@ -5,10 +5,11 @@ Every observation of a host asks for it: it imports little, so that it is quick.
 
 from __future__ import annotations
 
+from stat import S_ISREG
 from typing import Any
 
 from . import checks
-from .store import Store
+from .store import HINTS, Store
 from .tree import Tree
 
 
@@ -19,7 +20,10 @@ def inspect(store: Store, listed: str | None = None) -> dict[str, Any]:
     if state == "absent":
         try:
             with Tree(store.partial) as tree:
-                state, there = "partial", sum(each.st_size for _, each in tree.entries())
+                state, there = (
+                    "partial",
+                    sum(each.st_size for path, each in tree.entries() if S_ISREG(each.st_mode) and path != HINTS),
+                )
         except OSError:
             there = 0
     return {
