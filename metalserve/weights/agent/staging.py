@@ -21,6 +21,7 @@ from .fill import OneFile
 from .full_check import full_check
 from .marker import (
     BUFFER,
+    PIECE,
     Marker,
     Proved,
     digest_of_list,
@@ -255,7 +256,7 @@ def _publish(job: Job, store: Store, tree: Tree, listed: str, proved: Mapping[st
     _sync_all(tree)
     if tree.stat(HINTS) is not None:
         tree.unlink(HINTS)
-    marker = Marker(2, listed, rows, serial=next_serial(store.mount), published_at=int(time.time()))
+    marker = Marker(2, listed, rows, serial=next_serial(store.mount), published_at=int(time.time()), piece=PIECE)
     write_marker(tree, to_text(marker, job.repository, job.revision))
     for path in tree.directories():
         with tree.parent(path) as (directory, name):
