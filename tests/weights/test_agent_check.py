@@ -165,7 +165,7 @@ def test_repair_of_what_is_right_changes_nothing(host: Host, source: Source) -> 
 def test_only_what_is_wrong_is_read_twice_by_a_repair(host: Host) -> None:
     tamper(host.published / SECOND, 5)
     assert host.run("repair", host.config).returncode == 0
-    assert host.progress()["files_done"] >= len(host.files)
+    assert host.progress()["files_done"] == len(host.files)
     assert host.right()
 
 
@@ -282,7 +282,7 @@ def test_samples_cover_small_files_and_both_ends_of_large_ones() -> None:
 
 
 def test_thirty_shards_are_checked_fast(tmp_path: Path) -> None:
-    files = {f"model-{n:05}-of-00030.safetensors": content(2 << 20, n) for n in range(30)}
+    files = {f"model-{n:05}-of-00030.safetensors": content(1 << 20, n) for n in range(30)}
     with serving(Source(files)) as source:
         host = Host(tmp_path, files, source.url, jobs=4)
         assert host.stage().returncode == 0

@@ -100,7 +100,8 @@ def stage(job: Job, progress: Progress, *, repair: bool = False) -> dict[str, An
         else:
             report = checks.quick(store, listed)
         if report.intact:
-            progress.found(job.total - int(progress.snapshot()["bytes_done"]))
+            progress.from_start()
+            progress.found(job.total)
             progress.say(f"{store.published} is published and intact")
             return done
         if store.is_published():
@@ -113,7 +114,7 @@ def stage(job: Job, progress: Progress, *, repair: bool = False) -> dict[str, An
 
 def _fill_and_publish(job: Job, store: Store, listed: str, known: Mapping[str, Proved], progress: Progress) -> None:
     with store.open_partial((each.path for each in job.files), progress.say) as tree:
-        progress.found(-int(progress.snapshot()["bytes_done"]))
+        progress.from_start()
         lacking = _refuse_without_space(job, store, tree, progress)
         if lacking and job.swarm is not None and job.swarm.torrent:
             progress.phase("swarming")
