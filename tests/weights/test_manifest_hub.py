@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from metalserve.weights.manifest import load_manifest
-from tests.weights.conftest import Run
+from tests.weights.manifests import Run
 from tests.weights.standins.hub import Hub, serving_hub
 
 OLD = "0123456789abcdef0123456789abcdef01234567"

@@ -16,7 +16,7 @@ from metalserve.weights.manifest import ManifestError, ManifestFile, content_rev
 from metalserve.weights.sources.http_mirror import read_sums
 from metalserve.weights.sources.origin import Found
 from metalserve.weights.sources.selection import Selection, choose
-from tests.weights.conftest import Run
+from tests.weights.manifests import Run
 from tests.weights.standins.mirror import Mirror, serving_mirror, sums_of
 from tests.weights.standins.registry import TITLE, Registry, digest_of, serving_registry
 from tests.weights.standins.s3 import Storage, serving_storage
