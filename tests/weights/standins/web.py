@@ -58,8 +58,10 @@ class Web:
 
 
 @contextmanager
-def serving(answer: Callable[[Asked], Answer], web: Web | None = None) -> Iterator[Web]:
-    """Serve what `answer` says, on a free port of the loopback, until the end of the block."""
+def serving(
+    answer: Callable[[Asked], Answer], web: Web | None = None, *, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[Web]:
+    """Serve what `answer` says, on a free port of the loopback where no other is given, until the end of the block."""
     web = web or Web()
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,7 +103,7 @@ def serving(answer: Callable[[Asked], Answer], web: Web | None = None) -> Iterat
             if given.cut is not None or not headers["Content-Length"]:
                 self.close_connection = True
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
