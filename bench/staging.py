@@ -21,6 +21,7 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def main() -> int:
         return serve_hub(arguments.serve_hub)
     if os.geteuid() != 0:
         sys.exit("bench/staging.py: needs root, for network namespaces")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench/staging.py: stopped"))  # namespaces are removed on the way
     with ExitStack() as stack:
         memory = Path("/dev/shm")
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ms-staging-", dir=memory)))
@@ -85,7 +87,8 @@ def main() -> int:
         missing = unpack(packages)
         files = make_model(scratch / "www" / "m", arguments.mib, arguments.shards)
         clients = make_clients(scratch, packages, files, missing, target)
-        print(f"{arguments.mib} MiB in {arguments.shards} shards, {arguments.rounds} rounds, to {place}; {CORES} cores")
+        load = f"{CORES} cores, load {os.getloadavg()[0]:.1f}"
+        print(f"{arguments.mib} MiB in {arguments.shards} shards, {arguments.rounds} rounds, to {place}; {load}")
         for what in missing:
             print(f"missing, not measured: {what}")
         stack.enter_context(served(scratch, packages, files))
@@ -93,7 +96,8 @@ def main() -> int:
         for link in ("loopback", "shaped"):
             if arguments.only in (None, link):
                 series[link] = measure(link, arguments, clients, files, target)
-    answer = {"bench": "staging", "mib": arguments.mib, "shards": arguments.shards, "mbit": arguments.mbit}
+    shape = {"mib": arguments.mib, "shards": arguments.shards, "mbit": arguments.mbit, "cores": CORES}
+    answer = {"bench": "staging", **shape, "load": round(os.getloadavg()[0], 1)}
     print(json.dumps({**answer, "missing": missing, "target": str(place), "links": series}))
     return 0
 
@@ -297,6 +301,7 @@ def measure(
             took, used = run_one(each, place, environment, files, target)
             seconds[each.name].append(round(took, 3))
             cpu[each.name].append(round(used, 2))
+            print(f"  {link}, round {number + 1}: {each.name:34} {took:6.2f} s, CPU {used:5.2f} s", flush=True)
     return report(link, clients, seconds, cpu, arguments.mib)
 
 

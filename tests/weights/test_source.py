@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -307,6 +308,57 @@ def test_a_registry_that_never_has_enough() -> None:
         Source(SourceConfig("oci", f"{registry.web.url}/v2/org/model"), registry.login).open(wanted("config.json"))
 
 
+# connections
+
+
+def test_one_connection_serves_for_many_files() -> None:
+    with serving_mirror(Mirror(FILES)) as mirror:
+        source = Source(SourceConfig("http", mirror.base))
+        for _ in range(20):
+            for path, body in FILES.items():
+                assert read(source, wanted(path)) == body
+        with source.fetch(f"{mirror.base}/config.json", method="HEAD") as answer:
+            assert answer.headers["Content-Length"] == "8"
+        with pytest.raises(SourceError, match="404"):
+            source.open(wanted("gone", b"gone"))
+        assert read(source, wanted("model.safetensors"), 5, 9) == WEIGHTS[5:9]
+        assert mirror.web.connections == 1
+
+
+def test_a_connection_that_the_server_closed_is_made_again() -> None:
+    mirror = Mirror(FILES)
+    mirror.web.rude = True
+    with serving_mirror(mirror):
+        source = Source(SourceConfig("http", mirror.base))
+        for _ in range(5):
+            assert read(source, wanted("config.json")) == FILES["config.json"]
+            time.sleep(0.01)
+        assert mirror.web.connections == 5
+
+
+def test_what_is_left_of_one_answer_is_not_the_next() -> None:
+    mirror = Mirror(FILES, cut={"model.safetensors": [10, 50_000]})
+    with serving_mirror(mirror):
+        source = Source(SourceConfig("http", mirror.base))
+        with source.open(wanted("model.safetensors")) as opened:  # cut off by the server
+            assert len(opened.stream.read(20)) == 10
+        with source.open(wanted("model.safetensors")) as opened:
+            assert opened.stream.readinto(bytearray(100_000)) == 50_000
+        with source.open(wanted("model.safetensors")) as opened:  # given up by the reader
+            assert opened.stream.read(100) == WEIGHTS[:100]
+        assert read(source, wanted("config.json")) == FILES["config.json"]
+        assert mirror.web.connections == 4
+
+
+def test_many_threads_at_once() -> None:
+    files = {f"{i:03}.json": os.urandom(1000 + i) for i in range(200)}
+    with serving_mirror(Mirror(files)) as mirror, ThreadPoolExecutor(8) as pool:
+        source = Source(SourceConfig("http", mirror.base))
+        bodies = list(pool.map(lambda path: read(source, wanted(path, files[path])), files))
+        assert bodies == list(files.values())
+        assert mirror.web.connections <= 16
+
+
 # what the host's Python must be able to read
 
 
@@ -325,7 +377,7 @@ def test_origins() -> None:
     assert shown("https://user:pass@host/a?Signature=x") == "https://host/a"
 
 
-@pytest.mark.parametrize("name", ["source.py", "sigv4.py", "web.py"])
+@pytest.mark.parametrize("name", ["source.py", "sigv4.py", "web.py", "connections.py"])
 def test_python_of_older_hosts_reads_it(name: str) -> None:
     text = (ROOT / "metalserve/weights/agent" / name).read_text()
     tree = ast.parse(text, feature_version=(3, 9))

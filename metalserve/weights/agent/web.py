@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
+from .connections import handlers
+
 TIMEOUT_S = 60.0
 """Seconds without a byte after which a connection counts as dead."""
 
@@ -78,7 +80,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return self.http_error_302(req, fp, 307, msg, headers)
 
 
-_OPENER = urllib.request.build_opener(_Redirects())
+_OPENER = urllib.request.build_opener(_Redirects(), *handlers())
 
 
 def build(
@@ -108,7 +110,7 @@ def send(request: urllib.request.Request, timeout_s: float = TIMEOUT_S) -> http.
     except urllib.error.HTTPError:
         raise
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise SourceError(
                 f"{where}: its certificate is refused: {reason.verify_message}",

@@ -48,10 +48,14 @@ class Web:
     Attributes:
         url: http://127.0.0.1:PORT.
         asked: every request, in the order they came.
+        connections: how many were made.
+        rude: end connections after each answer without a word.
     """
 
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
+    connections: int = 0
+    rude: bool = False
 
     def paths(self, method: str = "GET") -> list[str]:
         return [each.path for each in self.asked if each.method == method]
@@ -69,6 +73,10 @@ def serving(
 
         def log_message(self, *_: object) -> None:
             pass
+
+        def setup(self) -> None:
+            super().setup()
+            web.connections += 1
 
         def _any(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
@@ -100,7 +108,7 @@ def serving(
                 return
             with suppress(OSError):
                 self.wfile.write(body if given.cut is None else body[: given.cut])
-            if given.cut is not None or not headers["Content-Length"]:
+            if given.cut is not None or not headers["Content-Length"] or web.rude:
                 self.close_connection = True
 
     server = ThreadingHTTPServer((host, port), Handler)
