@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from metalserve.weights.manifest import manifest_from_directory, write_manifest
+from metalserve.cli.weights_manifest import manifest
 
 
 @click.group("weights")
@@ -14,16 +12,4 @@ def command() -> None:
     """Make manifests of models."""
 
 
-@command.command("manifest")
-@click.option("--from", "directory", required=True, help="Directory that holds the files of one commit.")
-@click.option("--repository", required=True, help="Repository id, ORGANISATION/NAME.")
-@click.option("--revision", required=True, help="The commit the files are of, 40 hexadecimal digits.")
-@click.option("--output", required=True, help="YAML file to write; replaced when it exists.")
-def manifest(directory: str, repository: str, revision: str, output: str) -> None:
-    """Hash a directory into a manifest.
-
-    That the files are of REVISION cannot be seen from them: fetch exactly that commit.
-    """
-    made = manifest_from_directory(directory, repository, revision)
-    write_manifest(made, Path(output))
-    click.echo(f"{output}: {len(made.files)} files, {made.total / 2**30:.2f} GiB, of {repository} at {revision}")
+command.add_command(manifest)

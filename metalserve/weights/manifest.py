@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import stat
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -19,20 +20,34 @@ from metalserve.settings.common import Section, problem
 from metalserve.settings.reading import problems_of
 from metalserve.settings.serving import REPOSITORY, REVISION
 
-_CHUNK = 4 << 20
-"""Bytes hashed at a time."""
+RESERVED = ".metalserve-"
+"""What the store itself puts beside the files of a model begins with this."""
+
+_LARGEST = (1 << 63) - 1
+"""Bytes that a file may have: what file systems and system calls can count."""
 
 
 class ManifestError(MetalserveError):
     """A manifest does not exist, is refused, or cannot be made."""
 
 
-def _inside(path: str) -> str:
+def path_problem(path: str) -> str:
+    """Return why a path cannot be a file of a model, or nothing when it can."""
     parts = path.split("/")
     if path.startswith("/") or any(part in ("", ".", "..") for part in parts):
-        raise problem("must be a path inside the model's directory, without '..' or a leading '/'")
+        return "must be a path inside the model's directory, without '..' or a leading '/'"
     if not path.isprintable() or "\\" in path or len(path) > 1024:
-        raise problem("must be printable, without backslashes, and at most 1024 characters")
+        return "must be printable, without backslashes, and at most 1024 characters"
+    if any(len(part.encode()) > 255 for part in parts):
+        return "must not have a name of more than 255 bytes, which no file system takes"
+    if path.startswith(RESERVED):
+        return f"must not begin with {RESERVED}, which is metalserve's own"
+    return ""
+
+
+def _inside(path: str) -> str:
+    if wrong := path_problem(path):
+        raise problem(wrong)
     return path
 
 
@@ -40,15 +55,33 @@ class ManifestFile(Section):
     """One file of a model."""
 
     path: Annotated[str, AfterValidator(_inside)] = Field(description="path inside the model's directory, '/' between")
-    size: int = Field(ge=0, description="bytes")
+    size: int = Field(ge=0, le=_LARGEST, description="bytes")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content, 64 hexadecimal digits")
+
+
+class MadeFrom(Section):
+    """Where a manifest was made from, so that it can be held against its source again."""
+
+    kind: Literal["hub", "http", "s3", "oci", "directory"] = Field(description="what the source is, as staging.kind")
+    source: str = Field(min_length=1, description="URL of hub, mirror or bucket; REGISTRY/NAME@DIGEST; path")
+    asked: str = Field("", description="branch or tag that was asked for; the manifest has what it stood for then")
+    region: str = Field("", description="region of S3")
+    listing: Literal["", "sums", "index", "list"] = Field(
+        "", description="how the files of an HTTP mirror became known: SHA256SUMS, its index pages, a list of names"
+    )
+    include: list[str] = Field(default_factory=list, description="patterns of the files that were taken")
+    exclude: list[str] = Field(default_factory=list, description="patterns of the files that were left out")
 
 
 class Manifest(Section):
     """All files of one revision of a model."""
 
     repository: str = Field(pattern=f"^{REPOSITORY.pattern}$", description="repository id, ORGANISATION/NAME")
-    revision: str = Field(pattern=f"^{REVISION.pattern}$", description="commit, 40 hexadecimal digits")
+    revision: str = Field(
+        pattern=f"^{REVISION.pattern}$",
+        description="commit, 40 hexadecimal digits; where the source has no commits, what `content_revision` gives",
+    )
+    made_from: MadeFrom | None = Field(None, description="where it was made from")
     files: list[ManifestFile] = Field(min_length=1, description="the files")
 
     @property
@@ -76,7 +109,7 @@ def load_manifest(path: str | Path) -> Manifest:
     """Read a manifest.
 
     Args:
-        path: the YAML file; a relative path is relative to the checkout.
+        path: the file, YAML or JSON; a relative path is relative to the checkout.
 
     Raises:
         ManifestError: the file does not exist or is refused; all its problems in one line.
@@ -94,13 +127,28 @@ def load_manifest(path: str | Path) -> Manifest:
 def _load_manifest(where: str, mtime_ns: int, size: int) -> Manifest:
     # A fleet names a handful of manifests a thousand times; time and size make a changed file a new one.
     try:
-        data: Any = yaml.safe_load(manifest_path(where).read_text(encoding="utf-8"))
+        data = _parsed(manifest_path(where).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ManifestError(f"cannot be read: {error}", where=where) from error
     if not isinstance(data, dict):
         raise ManifestError("is not a mapping with repository, revision and files", where=where)
     if data.get("to_be_generated") is True:
         raise ManifestError("is an example that is still to be generated", where=where, remedy=HOW_TO_MAKE)
+    return checked(data, where)
+
+
+def _parsed(text: str) -> Any:
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass  # braces are YAML too
+    # the loader in C, where PyYAML has it, reads a thousand files in a tenth of the time
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe ones
+
+
+def checked(data: dict[str, Any], where: str) -> Manifest:
+    """Return the manifest that `data` is; raises ManifestError with its problems in one line, about `where`."""
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:
@@ -110,75 +158,31 @@ def _load_manifest(where: str, mtime_ns: int, size: int) -> Manifest:
         raise ManifestError("; ".join(shown + more), where=where) from error
 
 
+def content_revision(files: Sequence[ManifestFile]) -> str:
+    """Return what stands for the revision where the source has no commits.
+
+    The first 40 hexadecimal digits of the SHA-256 over one line a file, `SHA256 SIZE PATH`, in the order of the paths:
+    the same files give the same revision, wherever they came from, and other files another one.
+    """
+    rows = sorted((file.path, f"{file.sha256} {file.size} {file.path}\n") for file in files)
+    return hashlib.sha256("".join(row for _, row in rows).encode()).hexdigest()[:40]
+
+
 HOW_TO_MAKE = (
-    "fetch the model's revision into a directory, then "
-    "`metalserve weights manifest --from DIR --repository ORGANISATION/NAME --revision COMMIT --output FILE`"
+    "`metalserve weights manifest --hub ORGANISATION/NAME --revision COMMIT --output FILE`, or, of files that are "
+    "here already, `metalserve weights manifest --from DIR --repository ORGANISATION/NAME --revision COMMIT ...`"
 )
 """The remedy for a manifest that is not there."""
 
 
-def manifest_from_directory(path: str | Path, repository: str, revision: str) -> Manifest:
-    """Hash every file under a directory into a manifest.
-
-    Hidden files and directories (`.cache`, `.git`) are what download tools leave and are not part of a model.
-    A link is followed to its file, since download caches link to blobs; a link to a directory is refused.
-
-    Args:
-        path: the directory that holds the model's files.
-        repository: repository id, ORGANISATION/NAME.
-        revision: commit of the files, 40 hexadecimal digits. It cannot be checked against the files.
-
-    Raises:
-        ManifestError: no such directory, nothing in it, or something that cannot be hashed.
-    """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise ManifestError("is not a directory", where=str(path))
-    files: list[dict[str, object]] = []
-    for directory, directories, names in os.walk(root, onerror=_unreadable):
-        for name in directories:
-            if (Path(directory) / name).is_symlink():
-                raise ManifestError(
-                    "is a link to a directory, which a manifest cannot describe", where=f"{path}/{name}"
-                )
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                files.append(_entry(Path(directory) / name, root))
-    if not files:
-        raise ManifestError("holds no files", where=str(path))
-    files.sort(key=lambda entry: str(entry["path"]))
-    try:
-        return Manifest.model_validate({"repository": repository, "revision": revision, "files": files})
-    except ValidationError as error:
-        problems = problems_of(error.errors(include_url=False, include_input=False), Manifest)
-        raise ManifestError("; ".join(f"{key}: {what}" for key, what in problems[:5]), where=str(path)) from error
-
-
-def _unreadable(error: OSError) -> None:
-    # os.walk would otherwise pass over a directory it cannot read, and the manifest would lack its files.
-    raise ManifestError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
-
-
-def _entry(file: Path, root: Path) -> dict[str, object]:
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        if not stat.S_ISREG(file.stat().st_mode):  # asked before opening: a pipe would block for ever
-            raise ManifestError("is not a plain file", where=str(file))
-        with file.open("rb") as content:
-            while chunk := content.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-    except OSError as error:
-        raise ManifestError(f"cannot be read: {error.strerror}", where=str(file)) from error
-    return {"path": file.relative_to(root).as_posix(), "size": size, "sha256": digest.hexdigest()}
-
-
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write a manifest as YAML, atomically: a reader sees the old file or the whole new one."""
+    """Write a manifest, JSON where its name ends so, else YAML; a reader sees the old file or the whole new one."""
     target = Path(path)
-    text = yaml.safe_dump(manifest.model_dump(), sort_keys=False, width=200)
+    data = manifest.model_dump(exclude_defaults=True)
+    if target.suffix == ".json":
+        text = json.dumps(data, indent=1) + "\n"
+    else:
+        text = yaml.safe_dump(data, sort_keys=False, width=200)
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

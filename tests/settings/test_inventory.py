@@ -167,7 +167,7 @@ def test_the_example_says_in_one_line_what_to_do() -> None:
     assert done.returncode == 1
     first, last = done.stderr.splitlines()
     assert first.startswith("inventories/prod.py: gpu-01, gpu-02, gpu-03: model.manifest: files/models/EXAMPLE.yaml: ")
-    assert "metalserve weights manifest --from" in first
+    assert "metalserve weights manifest --hub" in first
     assert last == "metalserve: 1 problem in inventories/prod.py; no host was contacted"
 
 
