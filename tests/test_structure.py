@@ -88,6 +88,7 @@ def test_what_is_pure_does_not_even_know_the_seam() -> None:
             "catalogue",
             "desired",
             "driver",
+            "economics",
             "flags",
             "planning",
             "settings",
