@@ -72,7 +72,8 @@ def break_evens(case: Case, options: Sequence[Option]) -> list[BreakEven]:
     Nodes come and go whole, so curves have steps; a step over the other curve is a crossing too.
     """
     points = grid(case)
-    totals = {option: [_total(case, option, point) for point in points] for option in options}
+    there = [at_utilisation(case, point) for point in points]
+    totals = {option: [sum(monthly(one, option).values()) for one in there] for option in options}
     return [_between(case, points, totals, *pair) for pair in combinations(options, 2)]
 
 

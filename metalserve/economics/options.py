@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -152,7 +153,7 @@ def _on_premises(case: Case) -> dict[Part, float]:
     capital = server * (1 + a["on_premises.network_share"] + a["on_premises.tax_share"] + a["on_premises.spares_share"])
     residual = capital * a["on_premises.residual_share"]
     written_off = (capital - residual) / months
-    interest = annuity(capital, residual, a["on_premises.interest"] / 12, months) - written_off
+    interest = max(0.0, annuity(capital, residual, a["on_premises.interest"] / 12, months) - written_off)
     people = a["on_premises.staff_fleet"] + a["on_premises.staff_node"] * everything
     return {
         "hardware": case.nodes * written_off,
@@ -177,8 +178,8 @@ def annuity(capital: float, residual: float, rate: float, periods: float) -> flo
     """
     if rate == 0:
         return (capital - residual) / periods
-    shrunk: float = (1 + rate) ** -periods
-    return (capital - residual * shrunk) * rate / (1 - shrunk)
+    # (capital - residual / (1 + rate)^periods) x rate / (1 - 1 / (1 + rate)^periods), exact for tiny rates too
+    return (capital - residual) * rate / -math.expm1(-periods * math.log1p(rate)) + residual * rate
 
 
 def kilowatts(case: Case) -> float:
