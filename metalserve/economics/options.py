@@ -19,7 +19,7 @@ TITLES: Final[Mapping[Option, str]] = {
     "on-demand": "cloud, on demand",
     "reserved": "cloud, reserved",
     "spot": "cloud, spot",
-    "on-premises": "on premises",
+    "on-premises": "own hardware",
     "api": "API of others",
 }
 
