@@ -21,11 +21,14 @@ from metalserve.economics.build import build, known_figures
 from metalserve.economics.comparison import Comparison, compare
 from metalserve.economics.config import CostConfig, read_config
 from metalserve.economics.page import html_page
-from metalserve.economics.throughput import Throughput, from_plan
+from metalserve.economics.throughput import Throughput, from_plan, with_planned_share
 from metalserve.economics.verdict import verdict, warnings
 from metalserve.errors import MetalserveError
 from metalserve.planning import hardware_by_name
 from metalserve.report.writing import write_whole
+
+_Step = tuple[float | None, int | None]
+"""Load of a bench file, and the nodes behind the address; None: what the file says."""
 
 
 @click.command("cost")
@@ -36,8 +39,9 @@ from metalserve.report.writing import write_whole
 )
 @click.option("--bench", metavar="FILE", help="The node's measured rate: JSON of `metalserve bench`.")
 @click.option("--plan", metavar="FILE", help="The planner's range: JSON of `metalserve plan --json`.")
+@click.option("--concurrency", type=float, metavar="N", help="The load of the bench file to take; default: its knee.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), metavar="N", help="The step of the bench file to take; default: its knee."
+    "--bench-nodes", type=click.IntRange(1), metavar="N", help="Nodes behind the benched address; default: 1."
 )
 @click.option("--nodes", type=click.IntRange(1), metavar="N", help="Nodes that serve, redundancy on top; default: 1.")
 @click.option("--utilisation", metavar="PROFILE", help="flat, office, consumer, batch, or a file of 24 or 168 shares.")
@@ -53,7 +57,8 @@ from metalserve.report.writing import write_whole
 def command(
     config_file: str | None,
     figures: tuple[str, ...],
-    concurrency: int | None,
+    concurrency: float | None,
+    bench_nodes: int | None,
     list_prices: bool,
     as_json: bool,
     html: str | None,
@@ -70,7 +75,7 @@ def command(
     if as_json and html == "-":
         raise click.UsageError("only one of --json and --html - can go to stdout")
     today = datetime.now(UTC).date()
-    result = _result(config_file, flags, figures, concurrency, today)
+    result = _result(config_file, flags, figures, (concurrency, bench_nodes), today)
     if html:
         page = html_page(result).encode()
         if html == "-":
@@ -86,7 +91,7 @@ def command(
 
 
 def _result(
-    config_file: str | None, flags: dict[str, Any], figures: tuple[str, ...], concurrency: int | None, today: date
+    config_file: str | None, flags: dict[str, Any], figures: tuple[str, ...], step: _Step, today: date
 ) -> Comparison:
     source = config_file or "command line"
     data: Any = _yaml(config_file) if config_file else {}
@@ -94,7 +99,7 @@ def _result(
         data = dict(data or {}) | _over(flags)
     config = read_config(data, source=source)
     name = config.gpu
-    through, from_file = _throughput(config, concurrency)
+    through, from_file = _throughput(config, step)
     if name is None:
         name = from_file
     if name is None:
@@ -147,10 +152,11 @@ def _gpu(name: str) -> tuple[GpuSpec, int]:
     return spec, len(hardware.gpus)
 
 
-def _throughput(config: CostConfig, concurrency: int | None) -> tuple[Throughput | None, str | None]:
+def _throughput(config: CostConfig, step: _Step) -> tuple[Throughput | None, str | None]:
     """Return the rate and, where its file says them, the GPUs."""
     if config.bench is not None:
-        return from_bench(_json(config.bench), where=config.bench, concurrency=concurrency), None
+        found = from_bench(_json(config.bench), where=config.bench, concurrency=step[0], nodes=step[1])
+        return _divided(config, found), None
     if config.plan is not None:
         data = _json(config.plan)
         gpu = data.get("gpu")
@@ -161,16 +167,30 @@ def _throughput(config: CostConfig, concurrency: int | None) -> tuple[Throughput
     return from_plan(_planned(config.gpu, config.model), where="metalserve plan"), None
 
 
-def _planned(gpu: str, model: str) -> dict[str, Any]:
+def _divided(config: CostConfig, found: Throughput) -> Throughput:
+    """Return a measured rate with the planner's division of the cost, where model and GPUs are known."""
+    if config.model is None or config.gpu is None:
+        return found
+    ratio = next(row.value for row in load_prices().assumptions if row.name == "allocation.cached_ratio")
+    try:
+        planned = from_plan(_planned(config.gpu, config.model, found.lengths), where="metalserve plan")
+    except MetalserveError:  # without a plan the cost is not divided, and that is said
+        return found
+    return with_planned_share(found, planned, ratio)
+
+
+def _planned(gpu: str, model: str, lengths: tuple[int, int] | None = None) -> dict[str, Any]:
     from metalserve.cli.plan import read_model
     from metalserve.planning import plan_launch
     from metalserve.releases import load_release, release_names
     from metalserve.settings import EngineSettings
 
+    workload = {"prompt_tokens": lengths[0], "answer_tokens": lengths[1]} if lengths else {}
+    engine = EngineSettings.model_validate({"workload": workload})
     config, path = read_model(model)
     release = load_release(sorted(release_names())[-1])
     catalogue = load_gpus()
-    plan = plan_launch(hardware_by_name(gpu, catalogue), config, EngineSettings(), release, catalogue, model_path=path)
+    plan = plan_launch(hardware_by_name(gpu, catalogue), config, engine, release, catalogue, model_path=path)
     return {**plan.as_dict(), "gpu": gpu, "model": model}
 
 

@@ -51,13 +51,14 @@ def highest(case: Case) -> float:
     return most(case.hours)
 
 
-def curve(case: Case, option: Option, points: Sequence[float]) -> list[float]:
-    """Return what a million answer tokens costs at each utilisation, with all cost on them."""
-    costs = []
-    for point in points:
-        there = at_utilisation(case, point)
-        costs.append(sum(monthly(there, option).values()) / tokens(there).output)
-    return costs
+def curves(case: Case, options: Sequence[Option], points: Sequence[float]) -> dict[Option, list[float]]:
+    """Return what a million answer tokens costs in each option at each utilisation, with all cost on them."""
+    there = [at_utilisation(case, point) for point in points]
+    served = [tokens(one).output for one in there]
+    return {
+        option: [sum(monthly(one, option).values()) / output for one, output in zip(there, served, strict=True)]
+        for option in options
+    }
 
 
 def grid(case: Case, count: int = GRID) -> list[float]:

@@ -109,6 +109,8 @@ def build(
     through = _throughput(rows, throughput, {row.name for row in own})
     profile, hours = config.hours()
     case = Case(rows, hours, config.nodes, gpus, config.currency)
+    if case.utilisation <= 0:
+        raise MetalserveError("there is no load, so there is nothing to divide the cost by", where="utilisation.level")
     provider = offered[0].provider if offered and not any(row.name.startswith("price.api") for row in own) else ""
     return Built(case, through, profile, tuple(others), provider or ("given" if "price.api_output" in rows else ""))
 

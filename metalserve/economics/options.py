@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Literal
 
 from metalserve.economics.assumptions import Assumptions
@@ -61,12 +62,12 @@ class Case:
     gpus: int
     currency: str
 
-    @property
+    @cached_property
     def loads(self) -> tuple[float, ...]:
         """Load of each hour, 0 to 1: never above the capacity."""
         return clipped(self.hours, self.assumptions["utilisation.level"])
 
-    @property
+    @cached_property
     def utilisation(self) -> float:
         """Mean load, 0 to 1."""
         return mean(self.loads)

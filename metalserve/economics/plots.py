@@ -9,7 +9,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-from metalserve.economics.breakeven import curve, grid, highest
+from metalserve.economics import breakeven
+from metalserve.economics.breakeven import grid, highest
 from metalserve.economics.comparison import Comparison, Row
 from metalserve.economics.options import OPTIONS, PARTS, TITLES, Option, Part
 from metalserve.economics.sensitivity import Swing
@@ -50,7 +51,8 @@ class _Axes:
         return _LEFT + (WIDTH - _LEFT - _RIGHT) * load / self.ceiling
 
     def y(self, cost: float) -> float:
-        return _TOP + self.tall * (self.high - math.log10(max(cost, 1e-12))) / (self.high - self.low)
+        height = (self.high - math.log10(max(cost, 1e-12))) / (self.high - self.low)
+        return _TOP + self.tall * min(1.0, height)
 
     def shows(self, cost: float) -> bool:
         return math.log10(max(cost, 1e-12)) <= self.high
@@ -59,10 +61,12 @@ class _Axes:
 def curves(result: Comparison) -> Markup:
     """Draw the cost of a million answer tokens against the mean load, on a logarithmic scale."""
     case, xs = result.case, grid(result.case, _POINTS)
-    drawn = {row.option: curve(case, row.option, xs) for row in result.ranked}
+    drawn = breakeven.curves(case, [row.option for row in result.ranked], xs)
     first = next((i for i, x in enumerate(xs) if x >= highest(case) * _CUT), 0)
     top = max(values[first] for values in drawn.values())
-    bottom = min(min(values) for values in drawn.values())
+    # What costs nothing has no place on a logarithmic scale: it lies on its lower edge.
+    top = top if top > 0 else 1.0
+    bottom = max(min(min(values) for values in drawn.values()), top / 1e4)
     axes = _Axes(highest(case), math.log10(bottom) - 0.08, math.log10(top) + 0.02)
     parts = list(_frame(axes, case.utilisation))
     for option, values in drawn.items():
@@ -109,7 +113,7 @@ def stacks(result: Comparison) -> Markup:
     """Draw what each option costs a month, part by part."""
     rows, left = result.ranked, _LEFT + 90
     height, wide = _TOP + len(rows) * (_BAR + 10) + 24, WIDTH - left - _RIGHT + 60
-    top = max(sum(row.parts.values()) for row in rows)
+    top = max(sum(row.parts.values()) for row in rows) or 1.0
     parts: list[Markup] = []
     for tick in ticks(top, 5):
         x = left + wide * tick / top

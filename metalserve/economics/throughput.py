@@ -35,6 +35,8 @@ class Throughput:
         cached_share: share of the prompt tokens that came out of the prefix cache; None: not measured.
         prefill_share: share of the engine's time that prompts take; None: not measured.
         gpu_w: mean draw of a GPU meanwhile, watts; None: not measured.
+        lengths: mean tokens of a prompt and an answer; None: not known.
+        share_source: where `prefill_share` is from, when it is planned and the rest was measured.
         basis: measured, planned or given.
         source: the file or plan, in words.
         simulated: an engine or GPU of it was a stand-in.
@@ -49,6 +51,8 @@ class Throughput:
     cached_share: float | None = None
     prefill_share: float | None = None
     gpu_w: float | None = None
+    lengths: tuple[int, int] | None = None
+    share_source: str = ""
     simulated: bool = False
 
     def assumptions(self) -> list[Assumption]:
@@ -59,7 +63,29 @@ class Throughput:
         return rows
 
     def _row(self, name: str, value: float) -> Assumption:
-        return replace(FIGURES[name], value=value, basis=self.basis, source=self.source)
+        basis, source = self.basis, self.source
+        if name == PREFILL_SHARE and self.share_source:
+            basis, source = "planned", self.share_source
+        return replace(FIGURES[name], value=value, basis=basis, source=source)
+
+
+def with_planned_share(measured: Throughput, planned: Throughput, cached_ratio: float) -> Throughput:
+    """Return a measured rate with the planner's share of time that prompts take: a benchmark does not see it.
+
+    The planner computes every prompt whole; of cached tokens only `cached_ratio` of the work is left.
+
+    Args:
+        measured: of a benchmark.
+        planned: for the same model, GPUs and lengths.
+        cached_ratio: work of a cached prompt token against one that is not.
+    """
+    share = planned.prefill_share
+    if share is None or measured.prefill_share is not None:
+        return measured
+    cached = measured.cached_share or 0.0
+    left = share * (1 - cached * (1 - cached_ratio))
+    words = f"{planned.source}; less what was cached" if cached else planned.source
+    return replace(measured, prefill_share=left / (left + 1 - share), share_source=words)
 
 
 def from_plan(plan: Mapping[str, Any], *, where: str) -> Throughput:

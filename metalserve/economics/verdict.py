@@ -138,4 +138,4 @@ def _money(row: Row, result: Comparison) -> str:
 def _times(row: Row, other: Row) -> str:
     assert row.cost is not None
     assert other.cost is not None
-    return f"{row.cost.total / other.cost.total:.1f} times"
+    return f"{row.cost.total / other.cost.total:.1f} times" if other.cost.total else "without end"

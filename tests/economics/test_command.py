@@ -99,6 +99,21 @@ def test_a_measured_rate_and_a_load_of_ones_own(tmp_path: Path) -> None:
     assert any("allocation.prefill_share" in words for words in found["warnings"])
 
 
+def test_with_model_and_gpus_a_measured_rate_is_divided(tmp_path: Path) -> None:
+    bench = tmp_path / "bench.json"
+    bench.write_text(
+        json.dumps(
+            {"duration": 10, "total_input_tokens": 40960, "total_output_tokens": 2000, "completed": 4, "failed": 0}
+        )
+    )
+    args = ("--gpu", "8xh100-sxm", "--bench", str(bench), "--model", "meta-llama/Llama-3.3-70B-Instruct")
+    found = as_json(*args)
+    share = next(a for a in found["assumptions"] if a["name"] == "allocation.prefill_share")
+    assert share["basis"] == "planned"
+    assert "prompts of 10240 and answers of 500 tokens" in share["source"]
+    assert found["options"][0]["per_m_output"] > 0
+
+
 def test_a_plan_file_brings_its_gpus(tmp_path: Path) -> None:
     from tests.economics.test_throughput import PLAN
 

@@ -124,6 +124,11 @@ def test_without_a_rate_it_is_told_what_to_do() -> None:
         build(CostConfig(), spec=load_gpus().by_id("l4"), gpus=1, throughput=None, flags={}, source="x")
 
 
+def test_no_load_is_refused() -> None:
+    with pytest.raises(MetalserveError, match="no load"):
+        built(CostConfig(), **{"utilisation.level": 0.0})
+
+
 def test_old_prices_are_old_after_90_days_and_only_prices() -> None:
     rows = built(read_config({"model": "Llama-3.3-70B-Instruct"}, source="x")).case.assumptions
     listed = rows.row("price.on_demand")  # of 2026-09-25

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metalserve.economics.bench import from_bench
-from metalserve.economics.throughput import from_plan
+from metalserve.economics.throughput import from_plan, with_planned_share
 from metalserve.errors import MetalserveError
 
 PLAN: dict[str, Any] = {
@@ -78,7 +78,7 @@ def test_a_result_of_vllm_bench_serve() -> None:
         {"duration": 0},
         {"total_output_tokens": 0},
         {"total_output_tokens": "150000"},
-        {"failed": 3},
+        {"failed": 30},
         {"max_concurrency": 32},
         {"duration": float("nan")},
         {"total_input_tokens": None},
@@ -88,3 +88,95 @@ def test_a_result_of_vllm_bench_serve() -> None:
 def test_what_is_no_rate_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(MetalserveError):
         from_bench({**VLLM, **change}, where="b.json", concurrency=64)
+
+
+def step(load: float, rate: float, **more: Any) -> dict[str, Any]:
+    values = {
+        "mode": "closed", "load": load, "from_s": 10.0, "to_s": 70.0, "duration_s": 60.0, "requests": 100,
+        "failed": 0, "input_tokens": 6000, "cached_tokens": 1500, "input_tokens_s": 3 * rate, "output_tokens_s": rate,
+    }  # fmt: skip
+    return {**values, **more}
+
+
+BENCH: dict[str, Any] = {
+    "schema": 1,
+    "kind": "steps",
+    "simulated": True,
+    "steps": [step(1, 50), step(8, 300), step(64, 900)],
+    "knee": {"load": 64.0, "within": 8.0},
+    "telemetry": [
+        {"t_s": 5.0, "node": "n1", "gpus": [{"index": 0, "power_w": 100.0}]},
+        {"t_s": 20.0, "node": "n1", "gpus": [{"index": 0, "power_w": 500.0}, {"index": 1, "power_w": None}]},
+        {"t_s": 60.0, "node": "n1", "gpus": [{"index": 0, "power_w": 600.0}]},
+    ],
+}
+
+
+def test_a_result_of_metalserve_bench() -> None:
+    found = from_bench(BENCH, where="b.json")
+    # The highest load that kept the objectives, not the knee.
+    assert found.output == 300
+    assert found.input_per_output == 3
+    assert found.cached_share == 0.25
+    # Watts within the window alone: 500 and 600.
+    assert found.gpu_w == 550
+    assert found.simulated
+    assert "8 clients" in found.source
+
+
+def test_without_objectives_the_knee_is_taken_and_a_load_can_be_named() -> None:
+    assert from_bench({**BENCH, "knee": {"load": 64.0, "within": None}}, where="b").output == 900
+    assert from_bench(BENCH, where="b", concurrency=1).output == 50
+    with pytest.raises(MetalserveError, match="1, 8, 64"):
+        from_bench(BENCH, where="b", concurrency=2)
+    with pytest.raises(MetalserveError, match="--concurrency"):
+        from_bench({**BENCH, "knee": {}}, where="b")
+
+
+def test_a_sustained_run_has_one_load() -> None:
+    found = from_bench({**BENCH, "kind": "sustained", "knee": None, "steps": [step(32, 700)]}, where="b")
+    assert found.output == 700
+
+
+def test_a_fleets_rate_is_divided_by_its_nodes_and_never_silently() -> None:
+    two = [*BENCH["telemetry"], {"t_s": 20.0, "node": "n2", "gpus": []}]
+    with pytest.raises(MetalserveError, match="--bench-nodes"):
+        from_bench({**BENCH, "telemetry": two}, where="b")
+    assert from_bench({**BENCH, "telemetry": two}, where="b", nodes=2).output == 150
+    assert from_bench(VLLM, where="b", nodes=3).output == 500
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "ab"},
+        {"schema": 2},
+        {"steps": []},
+        {"steps": [step(8, 300, failed=5)]},
+        {"steps": [step(8, 0)]},
+        {"steps": [step(8, 300, output_tokens_s=None)]},
+    ],
+)
+def test_a_bench_without_a_rate_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(MetalserveError):
+        from_bench({**BENCH, **change}, where="b")
+
+
+def test_a_measured_rate_takes_the_planners_division() -> None:
+    measured, planned = from_bench(BENCH, where="b"), from_plan(PLAN, where="p")
+    found = with_planned_share(measured, planned, 0.1)
+    # Prompts take 0.375 of the time. A quarter is cached, a tenth of the work of that is left:
+    # 0.375 x (1 - 0.25 x 0.9) = 0.290625, of 0.290625 + 0.625.
+    assert found.prefill_share == pytest.approx(0.290625 / 0.915625)
+    rows = {row.name: row for row in found.assumptions()}
+    assert rows["allocation.prefill_share"].basis == "planned"
+    assert rows["throughput.output_tok_s"].basis == "measured"
+    assert from_bench(VLLM, where="b").lengths == (1200, 300)
+
+
+def test_what_was_not_measured_stays_unknown() -> None:
+    bare = {**BENCH, "telemetry": [], "steps": [step(8, 300, cached_tokens=None)]}
+    found = from_bench(bare, where="b")
+    assert found.cached_share is None
+    assert found.gpu_w is None
+    assert {row.name for row in found.assumptions()} == {"throughput.output_tok_s", "throughput.input_per_output"}
