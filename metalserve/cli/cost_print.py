@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,8 @@ from metalserve.economics.verdict import break_even_words, verdict, warnings
 
 BARS = 24
 """Characters of the longest bar of the sensitivity."""
+NARROW = 120
+"""Columns below which a table of assumptions cannot be read."""
 SWINGS = 8
 """Figures shown in the terminal; JSON and the page have all."""
 
@@ -78,7 +81,7 @@ def _named(row: Row, result: Comparison) -> Text:
 
 def _parts(result: Comparison) -> Table:
     table = Table(title="A month, part by part", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column("part")
+    table.add_column("part", no_wrap=True)
     for row in result.ranked:
         table.add_column(row.title, justify="right")
     for part in PARTS:
@@ -108,7 +111,15 @@ def _print_tornado(result: Comparison, console: Console) -> None:
 
 
 def print_assumptions(rows: Iterable[Assumption], console: Console) -> None:
-    """Print every figure with its source and day."""
+    """Print every figure with its source and day; where there is no room for a table, in two lines each."""
+    if console.width < NARROW:
+        console.print(Text("Assumptions", style="bold"))
+        for row in rows:
+            day = f", {row.date}" if row.date else ""
+            head = f"{row.name} = {row.value:,.6g} {row.unit} "
+            console.print(Text.assemble(head, (f"({row.basis}{day})", "yellow" if row.basis == "guessed" else "dim")))
+            console.print(Padding(Text(f"{row.label}: {row.source}", style="dim"), (0, 0, 0, 4)))
+        return
     table = Table(title="Assumptions", title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True)
     table.add_column("value", justify="right")

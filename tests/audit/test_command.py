@@ -112,3 +112,15 @@ def test_the_terminal_says_what_is_not_proved(here: Path) -> None:
     out = run("--report", file).output
     assert "not proved" in out
     assert "none recorded" in out
+
+
+def test_the_keys_are_those_of_the_documentation(here: Path) -> None:
+    from metalserve.paths import ROOT
+
+    _, _, words = (ROOT / "docs" / "cost-audit-schema.md").read_text().partition("## `metalserve audit --json`")
+    documented = set(re.findall(r"`([a-z_]+)`", words))
+    file = written(here, report(verified_host(), verifies=True))
+    data = json.loads(run("--report", file, "--json").stdout)
+    node = data["nodes"]["n1"]
+    keys = {*data, *node, *node["items"], *node["items"]["driver"], *node["verified"], *data["states"]}
+    assert keys <= documented

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from metalserve.cli.cost import command
 from metalserve.errors import MetalserveError
+from metalserve.paths import ROOT
 
 OWN = ("--gpu", "8xh100-sxm", "--price", "throughput.output_tok_s=5000", "--price", "throughput.input_per_output=2")
 
@@ -171,3 +172,13 @@ def test_lists_what_can_be_given() -> None:
     out = run("--list-prices").output
     for name in ("power.kwh", "price.bare_metal", "h200-sxm", "DeepInfra"):
         assert name in out
+
+
+def test_the_keys_are_those_of_the_documentation() -> None:
+    words = (ROOT / "docs" / "cost-audit-schema.md").read_text()
+    cost, _, _ = words.partition("## `metalserve audit --json`")
+    documented = set(re.findall(r"`([a-z_]+)`", cost))
+    found = as_json(*OWN)
+    inner = [*found["options"], *found["break_even"], found["sensitivity"], found["throughput"]]
+    keys = set(found) | {key for part in inner for key in part} | set(found["assumptions"][0])
+    assert keys <= documented
