@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -124,3 +125,32 @@ def test_the_keys_are_those_of_the_documentation(here: Path) -> None:
     node = data["nodes"]["n1"]
     keys = {*data, *node, *node["items"], *node["items"]["driver"], *node["verified"], *data["states"]}
     assert keys <= documented
+
+
+def test_an_inventory_with_a_report_gives_plan_manifest_and_every_refused_host(here: Path) -> None:
+    from metalserve.paths import FILES
+
+    manifest = FILES / "models" / "EXAMPLE.yaml"
+    inventory = here / "fleet.py"
+    model = {"name": "meta-llama/Llama-3.1-8B-Instruct", "revision": "ab" * 20, "manifest": "files/models/EXAMPLE.yaml"}
+    good = {"release": "2026.11-lts", "model": model, "expect": {"gpu": "h100-nvl", "count": 2}}
+    hosts = [("n1", good), ("n2", good), ("wrong", {"release": "2026.11-lts", "modle": {}})]
+    inventory.write_text(f"nodes = {hosts!r}\n")
+    file = written(here, report(verified_host("n1"), verifies=True))
+    nodes = json.loads(run("--inventory", str(inventory), "--report", file, "--json").stdout)["nodes"]
+    assert set(nodes) == {"n1", "n2", "wrong"}
+    plan = nodes["n1"]["items"]["plan"]
+    assert plan["state"] == "wanted"
+    assert plan["wanted"].startswith("2 x TP1 PP1 DP1: ")
+    assert "--max-model-len" in plan["wanted"]
+    assert "not read off the host" in plan["note"]
+    assert nodes["n1"]["items"]["quantisation"]["wanted"] == "as trained"
+    # The weights that were seen are another model's than the inventory wants.
+    assert nodes["n1"]["items"]["model"]["state"] == "differs"
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert nodes["n1"]["items"]["manifest"]["wanted"] == digest
+    # Without hardware that was seen there is nothing to plan on.
+    assert nodes["n2"]["items"]["plan"]["state"] == "unknown"
+    assert nodes["n2"]["verified"]["verdict"] == "never"
+    assert "modle" in nodes["wrong"]["exceptions"][0]
+    assert nodes["wrong"]["items"]["release"]["state"] == "unknown"
