@@ -16,6 +16,7 @@ from metalserve.catalogue.models import (
     GpuCatalogue,
     XidCatalogue,
 )
+from metalserve.catalogue.prices import Prices
 from metalserve.catalogue.speeds import Roofline, Speeds
 from metalserve.catalogue.thresholds import KernelParameters, Threshold, ThresholdCatalogue
 
@@ -34,6 +35,7 @@ _Catalogue = TypeVar(
     KernelParameters,
     Speeds,
     Roofline,
+    Prices,
 )
 
 
@@ -151,6 +153,22 @@ def load_roofline() -> Roofline:
         CatalogueError: the file is damaged.
     """
     return _validated(Roofline, _read("roofline.yaml"), "roofline.yaml")
+
+
+@cache
+def load_prices() -> Prices:
+    """Return what hardware, tokens and people cost, and the hourly profiles.
+
+    Raises:
+        CatalogueError: the file is damaged or contradicts itself.
+    """
+    data = _read("prices.yaml")
+    for row in [*data["hardware"], *data["api"]]:
+        row["source"] = _spelled([row["source"]], data["sources"])
+    prices = _validated(Prices, data, "prices.yaml")
+    _no_duplicates("prices.yaml", "assumption", [a.name for a in prices.assumptions])
+    _no_duplicates("prices.yaml", "profile", [p.name for p in prices.profiles])
+    return prices
 
 
 def threshold(name: str) -> Threshold:

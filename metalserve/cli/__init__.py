@@ -12,7 +12,9 @@ from metalserve import __version__
 from metalserve.errors import MetalserveError
 
 COMMANDS = {
+    "audit": "What runs on each node, for those who sign for it: one page, JSON.",
     "converge": "Run a deploy over the inventory: limits checked, waves, retries, a report.",
+    "cost": "What a million tokens costs: rented, cloud, owned, or an API; break-even, sensitivity.",
     "driver": "Plan the driver of a host: packages, repository, pins, reasons, steps.",
     "drift": "Compare hosts with what they should be, changing nothing.",
     "lab": "The built-in lab: real hosts, simulated GPUs.",

@@ -1,0 +1,66 @@
+"""The comparison as one HTML page that needs nothing else: no network, no fonts, no scripts."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from metalserve import __version__
+from metalserve.economics.comparison import Comparison
+from metalserve.economics.options import PARTS, tokens
+from metalserve.economics.plots import curves, load_plot, option_class, part_class, stacks, tornado_plot
+from metalserve.economics.verdict import break_even_words, verdict, warnings
+from metalserve.paths import FILES
+
+
+def html_page(result: Comparison) -> str:
+    """Return the page; every word of the comparison is escaped."""
+    case, rows = result.case, result.ranked
+    first = [*result.own, *(row for row in rows if row.option == "api")]
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            result=result,
+            case=case,
+            through=result.built.throughput,
+            rows=rows,
+            served=tokens(case),
+            sentences=verdict(result),
+            warned=warnings(result),
+            evens=[(break_even_words(found), not found.crossings) for found in result.break_evens],
+            curves=curves(result) if rows else "",
+            stacks=stacks(result) if rows else "",
+            parts=[part for part in PARTS if any(row.parts.get(part) for row in rows)],
+            tornadoes=[(row, tornado_plot(row, result.tornadoes[row.option])) for row in first],
+            load=load_plot(case.loads),
+            style=Markup(_style()),  # noqa: S704 (files of ours, no value is in them)
+            version=__version__,
+        )
+    )
+
+
+@cache
+def _style() -> str:
+    sheets = (FILES / "report" / "page.css", FILES / "cost" / "page.css")
+    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FILES / "cost"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals.update(option_class=option_class, part_class=part_class, money=_money)
+    return environment
+
+
+def _money(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.3f}"
