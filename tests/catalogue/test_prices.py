@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ def test_every_figure_has_a_source_and_a_day() -> None:
     prices = load_prices()
     for row in (*prices.hardware, *prices.api, *prices.assumptions, *prices.profiles):
         assert len(row.source.strip()) > 5, row
-        assert date(2024, 1, 1) < row.date <= date(2026, 11, 25), row
+        assert date(2024, 1, 1) < row.date <= datetime.now(UTC).date(), row
         assert row.basis in ("listed", "published", "documented", "guessed")
 
 
@@ -38,9 +38,9 @@ def test_prices_are_of_gpus_and_models_that_the_catalogue_knows() -> None:
 
 def test_a_hosts_price_is_only_taken_for_hosts_of_its_size() -> None:
     prices = load_prices()
-    assert prices.of("h100-sxm", "bare-metal", 8)[0].price == 11117.90
+    assert prices.of("h100-sxm", "bare-metal", 8)[0].gpus == 8
     assert prices.of("h100-sxm", "bare-metal", 4) == []
-    assert next(p.price for p in prices.of("h100-sxm", "on-demand", 4)) == 3.99
+    assert prices.of("h100-sxm", "on-demand", 4) == prices.of("h100-sxm", "on-demand", 8) != []
     assert prices.of("l4", "spot", 1) == []
 
 

@@ -96,13 +96,14 @@ def test_another_currency_needs_a_rate_and_turns_money_only() -> None:
     assert "another currency" in problems({"exchange": 0.9})[0]
     config = read_config({"currency": "EUR", "exchange": 0.5, "assumptions": {"power.kwh": 0.3}}, source="c.yaml")
     rows = built(config).case.assumptions
-    assert rows["price.on_demand"] == 3.99 / 2
+    listed = load_prices().of("h100-sxm", "on-demand", 8)[0].price
+    assert rows["price.on_demand"] == listed / 2
     assert rows.row("price.on_demand").unit == "EUR/GPU-h"
-    assert "3.99 USD/GPU-h at 0.5 EUR/USD" in rows.row("price.on_demand").source
+    assert f"({listed:g} USD/GPU-h at 0.5 EUR/USD)" in rows.row("price.on_demand").source
     # The user's own figure is in the user's currency already.
     assert rows["power.kwh"] == 0.3
     assert rows.row("power.kwh").unit == "EUR/kWh"
-    assert rows["power.pue"] == 1.54
+    assert rows["power.pue"] == next(a.value for a in load_prices().assumptions if a.name == "power.pue")
 
 
 def test_flags_go_before_the_file() -> None:
@@ -131,8 +132,9 @@ def test_no_load_is_refused() -> None:
 
 def test_old_prices_are_old_after_90_days_and_only_prices() -> None:
     rows = built(read_config({"model": "Llama-3.3-70B-Instruct"}, source="x")).case.assumptions
-    listed = rows.row("price.on_demand")  # of 2026-09-25
-    assert not listed.old(datetime.date(2026, 12, 24))
-    assert listed.old(datetime.date(2026, 12, 25))
+    listed = rows.row("price.on_demand")
+    assert listed.date is not None
+    assert not listed.old(listed.date + datetime.timedelta(days=90))
+    assert listed.old(listed.date + datetime.timedelta(days=91))
     assert not rows.row("power.pue").old(datetime.date(2030, 1, 1))
     assert not rows.row("bare_metal.setup").old(datetime.date(2030, 1, 1)), "a guess does not get old"

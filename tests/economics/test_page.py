@@ -38,7 +38,7 @@ def numbers(page: str) -> list[float]:
 
 
 @given(cases())
-@settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
 def test_every_drawing_is_whole_and_within_its_frame(there: Case) -> None:
     page = html_page(result(there))
     assert len(drawings(page)) == 3 + len(OPTIONS)

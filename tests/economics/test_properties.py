@@ -63,7 +63,7 @@ def test_nodes_that_are_on_carry_the_load_and_never_exceed_the_fleet(
 
 
 @given(cases(), st.sampled_from(OPTIONS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_parts_add_up_and_unit_prices_give_the_total_again(there: Case, option: Option) -> None:
     parts = monthly(there, option)
     cost, served = unit_cost(there, option), tokens(there)
@@ -84,7 +84,7 @@ def test_parts_add_up_and_unit_prices_give_the_total_again(there: Case, option: 
 @given(
     cases(), st.sampled_from(("bare-metal", "reserved", "on-premises", "api")), st.floats(0.02, 1), st.floats(0.02, 1)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_more_load_never_raises_the_cost_of_a_token(there: Case, option: Option, a: float, b: float) -> None:
     low, high = sorted((a, b))
     less, more = (unit_cost(at_utilisation(there, x * highest(there)), option) for x in (low, high))
@@ -94,7 +94,7 @@ def test_more_load_never_raises_the_cost_of_a_token(there: Case, option: Option,
 
 
 @given(cases(), st.sampled_from(("on-demand", "spot")), st.floats(0.02, 1), st.floats(0.02, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_where_nodes_come_whole_it_only_rises_with_a_node_more(there: Case, option: Option, a: float, b: float) -> None:
     low, high = (at_utilisation(there, x * highest(there)) for x in sorted((a, b)))
     less, more = unit_cost(low, option), unit_cost(high, option)
@@ -124,7 +124,7 @@ def test_break_even_is_where_the_curves_cross(there: Case) -> None:
 
 
 @given(cases())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_the_tornado_is_sorted_and_symmetric_for_what_is_linear(there: Case) -> None:
     base = unit_cost(there, "bare-metal")
     assert base is not None
@@ -139,7 +139,7 @@ def test_the_tornado_is_sorted_and_symmetric_for_what_is_linear(there: Case) -> 
 
 
 @given(cases(), st.floats(0.1, 50))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_all_money_times_a_rate_is_the_cost_times_it(there: Case, rate: float) -> None:
     moved = [row.at(row.value * rate) for row in there.assumptions.rows if row.unit.startswith("USD")]
     dearer = Case(there.assumptions.having(*moved), there.hours, there.nodes, there.gpus, "EUR")
