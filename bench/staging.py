@@ -6,10 +6,10 @@ Needs root (network namespaces) and, for the clients, Debian: nginx, aria2 and r
 below a scratch directory and not installed. A client that cannot be had is named in the output.
 
 nginx gives the files, from memory, over (a) the loopback of a namespace and (b) a pair of veth devices shaped by tc.
-The agent hashes while the bytes pass; clients that do not are followed by sha256sum, one process a core, and those
-that check by themselves are measured that way too. Each client ends with its bytes on the drive (`sync`), as the
-agent does. Rounds are interleaved and each client's turn moves, so that drift of the machine hits all; the ratio is
-that of the medians of one run. CPU seconds are those of the client alone.
+The agent hashes while the bytes pass; clients that do not are followed by sha256sum, as many at a time as there are
+cores, and those that check by themselves are measured that way too. Each client ends with its bytes on the drive
+(`sync`), as the agent does. Rounds are interleaved and each client's turn moves, so that drift of the machine hits
+all; the ratio is that of the medians of one run. CPU seconds are those of the client alone.
 """
 
 from __future__ import annotations
@@ -147,7 +147,10 @@ def make_clients(
     sums = "".join(f"$URL/{f.path}\n  out={f.path}\n  checksum=sha-256={f.sha256}\n" for f in files)
     (scratch / "aria2-checked").write_text(sums)
     (scratch / "aria2").write_text("".join(f"$URL/{f.path}\n  out={f.path}\n" for f in files))
-    check = f"xargs -P{CORES} -d '\\n' -n1 sh -c 'echo \"$0\" | sha256sum --quiet -c' < {scratch}/SUMS"
+    share = -(-len(files) // (CORES * 4))  # a few shares a core: none waits long for another's last file
+    check = (
+        f"xargs -P{CORES} -d '\\n' -n{share} sh -c 'printf \"%s\\n\" \"$@\" | sha256sum --quiet -c' _ < {scratch}/SUMS"
+    )
     agent = f"PYTHONPATH={scratch} MS_RUN={scratch}/run {find_python()} -B -m msweights stage"
     curl = "curl -sSf --retry 3"
     aria2 = "aria2c -q -j8 --file-allocation=none --allow-overwrite=true"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -61,12 +64,19 @@ class Web:
         return [each.path for each in self.asked if each.method == method]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may go away, which is no fault of the server
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving(
     answer: Callable[[Asked], Answer], web: Web | None = None, *, host: str = "127.0.0.1", port: int = 0
 ) -> Iterator[Web]:
     """Serve what `answer` says, on a free port of the loopback where no other is given, until the end of the block."""
     web = web or Web()
+    sockets: list[socket.socket] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -77,6 +87,7 @@ def serving(
         def setup(self) -> None:
             super().setup()
             web.connections += 1
+            sockets.append(self.connection)
 
         def _any(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
@@ -111,7 +122,7 @@ def serving(
             if given.cut is not None or not headers["Content-Length"] or web.rude:
                 self.close_connection = True
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = _Server((host, port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -121,3 +132,6 @@ def serving(
     finally:
         server.shutdown()
         server.server_close()
+        for each in sockets:  # a kept connection would lead to this server when the next one gets its port
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
