@@ -49,7 +49,7 @@ CALLS = (
 """What the agent changes the store with: before any of them it may be cut off."""
 
 which = st.integers(0, 1)
-names = st.sampled_from(sorted(MODELS[0]))
+names = st.sampled_from([*sorted(MODELS[0]), "large.bin", "large.bin"])
 moments = st.integers(1, 120)
 
 
@@ -172,8 +172,14 @@ class Store(RuleBasedStateMachine):
     @rule(number=which, name=names, at=st.integers(0, 1 << 20), keep=st.booleans())
     def tamper(self, number: int, name: str, at: int, keep: bool) -> None:
         path = self._published(number) / name
-        if path.is_file() and path.stat().st_size:
+        if not path.is_file():
+            self.stage(number)
+        if path.stat().st_size:
             tamper(path, at % path.stat().st_size, keep_times=keep)
+
+    @rule(number=which, block=st.integers(1, 14))
+    def tamper_with_one_block(self, number: int, block: int) -> None:
+        self.tamper(number, "large.bin", (block << 16) + 17, True)
 
     @rule(number=which, name=names, size=st.integers(0, 1 << 20))
     def damage_what_is_partial(self, number: int, name: str, size: int) -> None:
@@ -265,7 +271,7 @@ def machine(examples: int, steps: int) -> type[unittest.TestCase]:
     )
 
 
-class TestStore(machine(10, 14)):  # type: ignore[misc]
+class TestStore(machine(8, 12)):  # type: ignore[misc]
     pass
 
 
