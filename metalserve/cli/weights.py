@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from metalserve.cli import weights_loads
 from metalserve.weights.manifest import manifest_from_directory, write_manifest
 
 
@@ -27,3 +28,6 @@ def manifest(directory: str, repository: str, revision: str, output: str) -> Non
     made = manifest_from_directory(directory, repository, revision)
     write_manifest(made, Path(output))
     click.echo(f"{output}: {len(made.files)} files, {made.total / 2**30:.2f} GiB, of {repository} at {revision}")
+
+
+command.add_command(weights_loads.command)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from metalserve.catalogue.loader import threshold
@@ -16,6 +16,7 @@ from metalserve.hardware.parsers.vllm_log import VllmLog, parse_vllm_log
 from metalserve.verify.finding import Finding
 
 SCHEMA: Final = 1
+_TEXTS: Final = ("at", "model", "revision", "image", "load_format")
 GB: Final = 1e9
 
 
@@ -72,8 +73,8 @@ class Load:
 
     @property
     def weights_gb_s(self) -> float | None:
-        """Rate at which the weights came, GB/s; `None` when nothing was told, or it is too short to be a rate."""
-        if not self.weights_bytes or not self.weights_s or self.weights_s < 0.1:
+        """Rate at which the weights came, GB/s; `None` when nothing was told, or it is too little to have a rate."""
+        if not self.weights_bytes or self.weights_bytes < GB or not self.weights_s or self.weights_s < 0.1:
             return None
         return self.weights_bytes / self.weights_s / GB
 
@@ -131,6 +132,15 @@ class Load:
         """Return it for JSON."""
         whole = {name: getattr(self, name) for name in self.__slots__ if name != "raw"}
         return {**whole, "weights_gb_s": self.weights_gb_s, "cached": self.cached}
+
+
+def load_of(values: Mapping[str, Any]) -> Load:
+    """Return what `Load.as_dict` made `values` of; what it does not know is left out, what is missing is unknown."""
+    known = {f.name for f in fields(Load)} - {"raw"}
+    taken = {name: value for name, value in values.items() if name in known and value is not None}
+    texts = {name: str(taken[name]) for name in _TEXTS if name in taken}
+    numbers = {n: v for n, v in taken.items() if n not in _TEXTS and isinstance(v, int | float)}
+    return Load(**{"replica": -1, **numbers, **texts})
 
 
 def parse_loads(text: str) -> tuple[Load, ...]:
@@ -248,7 +258,8 @@ def faster_format(loads: Sequence[Load], kind: tuple[str, str, str, int], runnin
     """Return the load format that `auto` stands for on a host, and why.
 
     The default loader, unless a start of the same model, image and number of GPUs on this very host loaded its weights
-    clearly faster with another one. That it started at all shows that the image has what that format needs.
+    clearly faster with another one. That it started at all shows that the image has what that format needs. The best of
+    each is compared: a default loader that found the weights in memory counts as that fast.
 
     Args:
         loads: records of the host.

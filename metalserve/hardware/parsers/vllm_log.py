@@ -213,7 +213,7 @@ def _times(line: str, log: VllmLog) -> bool:
         log.ready = True
     init = _INIT.search(line)
     if not init:
-        return False
+        return bool(weights or compiled)
     log.engine_init_seconds = _slowest(log.engine_init_seconds, init.group(1))
     if compiled := _INIT_COMPILE.search(line):
         log.compile_seconds = _slowest(log.compile_seconds, compiled.group(1))
