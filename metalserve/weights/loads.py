@@ -16,7 +16,7 @@ from metalserve.hardware.parsers.vllm_log import VllmLog, parse_vllm_log
 from metalserve.verify.finding import Finding
 
 SCHEMA: Final = 1
-_TEXTS: Final = ("at", "model", "revision", "image", "load_format")
+_TEXTS: Final[tuple[str, ...]] = ("at", "model", "revision", "image", "load_format")
 GB: Final = 1e9
 
 
@@ -140,7 +140,10 @@ def load_of(values: Mapping[str, Any]) -> Load:
     taken = {name: value for name, value in values.items() if name in known and value is not None}
     texts = {name: str(taken[name]) for name in _TEXTS if name in taken}
     numbers = {n: v for n, v in taken.items() if n not in _TEXTS and isinstance(v, int | float)}
-    return Load(**{"replica": -1, **numbers, **texts})
+    given: dict[str, Any] = {"replica": -1}
+    given.update(numbers)
+    given.update(texts)
+    return Load(**given)
 
 
 def parse_loads(text: str) -> tuple[Load, ...]:
