@@ -24,6 +24,8 @@ def read_ahead_kib(volume: Volume, each: int) -> int:
     vLLM's default loader maps the files and touches one page after the other: all that is under way at a drive is what
     the kernel reads ahead. A Gen5 drive needs 14 GB/s x 100 us, about 1.4 MB, under way to be busy; 4 MiB leave room
     for its worse moments. The kernel's default is 128 KiB (Documentation/ABI/stable/sysfs-block, read_ahead_kb).
+    Measured on a virtual drive of 2.4 GB/s (8.6 GB of safetensors to an H100, 2026-11-25): 1.84 to 1.87 GB/s with
+    128 KiB, 2.13 to 2.20 with 4 MiB, no more with 16 MiB.
     """
     return each * len(volume.drives)
 
