@@ -67,6 +67,7 @@ def format_drive(node: Node) -> Desired:
     if storage.device == "none":
         return Desired()
     volume = chosen(node)
+    fstab.refuse_other(node.observed, volume, storage.mount)
     members = frozenset(drive.device for drive in volume.drives)
     actions = [
         Action(

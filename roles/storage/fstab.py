@@ -41,6 +41,22 @@ def entries(observed: Observation, target: str) -> tuple[Entry, ...]:
     return tuple(found)
 
 
+def refuse_other(observed: Observation, volume: Volume, target: str) -> None:
+    """Refuse an entry that mounts something else there, before anything is written to a drive.
+
+    Raises:
+        MetalserveError: with what it mounts.
+    """
+    for entry in entries(observed, target):
+        same = {f"UUID={volume.uuid}", f"/dev/disk/by-uuid/{volume.uuid}", f"LABEL={LABEL}", volume.device}
+        if entry.source.replace('"', "") not in same:
+            raise MetalserveError(
+                f"mounts {entry.source} on {target}, but the models' file system is to be on {volume.device}",
+                where="/etc/fstab",
+                remedy="remove that line, set storage.mount to another place, or storage.device: none to use it so",
+            )
+
+
 def taken_over(observed: Observation, volume: Volume, target: str) -> tuple[Action, ...]:
     """Return what turns off an entry that mounts the very same file system; nothing where there is none.
 
@@ -49,17 +65,10 @@ def taken_over(observed: Observation, volume: Volume, target: str) -> tuple[Acti
     Raises:
         MetalserveError: an entry mounts something else there.
     """
+    refuse_other(observed, volume, target)
     found = entries(observed, target)
     if not found:
         return ()
-    for entry in found:
-        same = {f"UUID={volume.uuid}", f"/dev/disk/by-uuid/{volume.uuid}", f"LABEL={LABEL}", volume.device}
-        if entry.source.replace('"', "") not in same:
-            raise MetalserveError(
-                f"mounts {entry.source} on {target}, but the models' file system is {volume.device} ({volume.uuid})",
-                where="/etc/fstab",
-                remedy="remove that line, set storage.mount to another place, or storage.device: none to use it so",
-            )
     return (
         Action(
             name=f"turn off the entry of {target} in /etc/fstab: the mount unit takes its place",

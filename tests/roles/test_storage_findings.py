@@ -14,7 +14,7 @@ from metalserve.verify.finding import Finding
 from roles.storage import desired as role
 from roles.storage import fstab
 from tests.roles.helpers import after, changes
-from tests.roles.storage_hosts import OURS, UUID, findmnt, links, smart, storage_host, tree
+from tests.roles.storage_hosts import EXT4, OURS, UUID, findmnt, links, smart, storage_host, tree
 
 BUS = "0000:41:00.0"
 MOUNTED = {"nvme0n1": [*OURS, "mounted=/srv/models"]}
@@ -140,6 +140,14 @@ def test_an_entry_of_fstab_is_taken_over_or_refused(case: str) -> None:
     assert len(told) == (1 if taken else 0)
     gone = after(node, role.mount(node), sections={"storage-fstab": ""})
     assert not [c for c in changes(role.mount(gone), gone) if "fstab" in c]
+
+
+def test_an_entry_in_the_way_is_refused_before_a_drive_is_erased() -> None:
+    node = storage_host(
+        {"erase": ["S-nvme0n1"]}, drives={"nvme0n1": EXT4}, sections={"storage-fstab": "UUID=old\t/srv/models\text4\n"}
+    )
+    with pytest.raises(MetalserveError, match=r"/etc/fstab: mounts UUID=old on /srv/models"):
+        role.format_drive(node)
 
 
 def test_the_script_turns_off_that_line_and_no_other(tmp_path: Path) -> None:
