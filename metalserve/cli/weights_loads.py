@@ -35,7 +35,7 @@ def command(hosts: tuple[str, ...], file: str, everything: bool, as_json: bool) 
     else:
         for host in chosen:
             _show(host, told[host.name], everything=everything)
-    return int(any(_slow(loads) for loads in told.values()))
+    return int(any(_slow(told[host.name], simulated=host.simulated) for host in chosen))
 
 
 def _hosts(file: str, names: tuple[str, ...]) -> list[HostReport]:
@@ -52,7 +52,9 @@ def _hosts(file: str, names: tuple[str, ...]) -> list[HostReport]:
     return [host for name, host in sorted(report.hosts.items()) if not names or name in names]
 
 
-def _slow(loads: list[Load]) -> list[str]:
+def _slow(loads: list[Load], *, simulated: bool) -> list[str]:
+    if simulated:
+        return []  # a stand-in's times say nothing
     found = (slower(loads, load.replica) for load in latest(loads))
     return [
         f"{one.subject}: {one.observed}, expected {one.expected}" for one in found if one is not None and one.warning
@@ -70,7 +72,7 @@ def _show(host: HostReport, loads: list[Load], *, everything: bool) -> None:
     for load in loads if everything else latest(loads):
         gpus = f"{load.gpus} GPU{'s' if load.gpus != 1 else ''}"
         click.echo(f"  {load.at} engine {load.replica} ({load.model}, {gpus}) {load.in_words(drive)}")
-    for words in _slow(loads):
+    for words in _slow(loads, simulated=host.simulated):
         click.echo(f"  slow: {words}")
 
 
@@ -79,5 +81,5 @@ def _as_dict(host: HostReport, loads: list[Load]) -> dict[str, Any]:
         "simulated": host.simulated,
         "drive_gb_s": read_rate_from(host.measurements),
         "loads": [load.as_dict() for load in loads],
-        "slow": _slow(loads),
+        "slow": _slow(loads, simulated=host.simulated),
     }
