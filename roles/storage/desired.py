@@ -85,7 +85,7 @@ def format_drive(node: Node) -> Desired:
             Action(
                 name=f"make {storage.filesystem} on {volume}",
                 why=", ".join(f"serial {d.serial or 'unknown'}, {_before(d)}{_worth(node, d)}" for d in volume.drives),
-                done=partial(_holds_ours, raid=volume.raid),
+                done=partial(_holds_ours, devices=members, raid=volume.raid),
                 # Asked again on the spot, and mkfs is never forced: the drive may have come into use since.
                 script=scripts.make_filesystem(volume, storage.filesystem),
             )
@@ -98,7 +98,7 @@ def _array(volume: Volume, filesystem: str) -> Action:
     if volume.array:
         return Action(
             name=f"start the array {volume.array} of {devices}",
-            done=lambda seen: bool(parse_arrays(seen.text("storage-drives"))),
+            done=partial(_runs, devices=frozenset(drive.device for drive in volume.drives)),
             script=scripts.assemble(volume, filesystem),
         )
     return Action(
@@ -163,11 +163,16 @@ def _arrays(volume: Volume) -> str:
     )
 
 
-def _holds_ours(observed: Observation, raid: bool) -> bool:
+def _holds_ours(observed: Observation, devices: frozenset[str], raid: bool) -> bool:
     probe = observed.text("storage-drives")
-    if raid:
-        return any(array.label == LABEL and array.filesystem in FILESYSTEMS for array in parse_arrays(probe))
-    return any(drive.ours for drive in parse_drives(probe, ()))
+    if not raid:
+        return any(drive.ours and drive.device in devices for drive in parse_drives(probe, ()))
+    arrays = [array for array in parse_arrays(probe) if set(array.members) == devices]
+    return any(array.label == LABEL and array.filesystem in FILESYSTEMS for array in arrays)
+
+
+def _runs(observed: Observation, devices: frozenset[str]) -> bool:
+    return any(set(array.members) == devices for array in parse_arrays(observed.text("storage-drives")))
 
 
 def _joined(observed: Observation, devices: frozenset[str]) -> bool:

@@ -154,6 +154,17 @@ def test_an_array_that_was_not_started_is_started_and_not_made_again() -> None:
     assert "ms_empty /dev/md/metalserve" in change.resource.script  # before the file system that a cut-off run left out
 
 
+def test_arrays_and_drives_that_are_not_meant_count_for_nothing() -> None:
+    system = {"md0": ["member=/dev/sda1", "member=/dev/sdb1", *EXT4]}
+    node = storage_host({"device": "raid0"}, drives={"nvme0n1": MEMBER, "nvme1n1": MEMBER}, arrays=system)
+    assert [c.partition(" ")[0] for c in changes(role.format_drive(node), node)] == ["start"]
+    fresh = storage_host({"device": "raid0"}, drives=TWO, arrays={"md0": ["member=/dev/sda1", *OURS]})
+    assert [c.partition(" ")[0] for c in changes(role.format_drive(fresh), fresh)] == ["join", "make"]
+    # another drive of metalserve's stands beside the one that was named
+    other = storage_host({"device": "serial:S-nvme1n1"}, drives={"nvme0n1": OURS, "nvme1n1": EMPTY})
+    assert [c.partition(" (")[0] for c in changes(role.format_drive(other), other)] == ["make xfs on /dev/nvme1n1"]
+
+
 ARRAY_BLANK = {"md127": ["member=/dev/nvme0n1", "member=/dev/nvme1n1", *EMPTY]}
 HELD = [*MEMBER, "holder=md127"]
 
