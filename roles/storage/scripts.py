@@ -60,9 +60,9 @@ def erase(drive: Drive) -> str:
         f"wipefs -q -a {device}\n"
         f"blkdiscard {device} 2>/dev/null || :\n"
         # What a drive gives for discarded blocks is its own choice: both ends, where signatures stand, are written.
-        f"ms_end=$(( $(blockdev --getsize64 {device}) / 1048576 - 4 ))\n"
-        f"dd if=/dev/zero of={device} bs=1M count=4 conv=fsync,notrunc status=none\n"
-        f"dd if=/dev/zero of={device} bs=1M count=4 seek=$ms_end conv=fsync,notrunc status=none\n"
+        f"ms_end=$(( $(blockdev --getsize64 {device}) / 4096 - 1024 ))\n"
+        f"dd if=/dev/zero of={device} bs=4096 count=1024 conv=fsync,notrunc status=none\n"
+        f"dd if=/dev/zero of={device} bs=4096 count=1024 seek=$ms_end conv=fsync,notrunc status=none\n"
         f"blockdev --rereadpt {device} 2>/dev/null || :\n"
         f"ms_settle\nms_empty {device}\n"
     )

@@ -15,8 +15,8 @@ from roles.storage.choice import Volume
 from roles.storage.drives import Drive
 from roles.storage.scripts import assemble, create_array, erase, make_filesystem
 
-SIZE = 2 * 1024**3
-"""A sparse file; a striped XFS of less cannot have its log."""
+SIZE = 2 * 1024**3 + 8 * 4096
+"""A sparse file, no whole number of MiB; a striped XFS of less cannot have its log."""
 
 Attach = Callable[[], str]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -88,10 +88,16 @@ def test_an_erased_drive_is_empty_and_takes_a_file_system(loops: Attach, run: Ru
     )
     partitioned[510:] = b"\x55\xaa"
     Path(device).write_bytes(partitioned)
+    with Path(device).open("r+b") as stream:  # as far as a drive that is no whole number of MiB goes
+        stream.seek(SIZE - 4096)
+        stream.write(b"old data")
     assert holds(device)["PTTYPE"] == "dos"
     done = run(erase(drive(device)))
     assert done.returncode == 0, done.stderr
     assert holds(device) == {}
+    with Path(device).open("rb") as stream:
+        stream.seek(SIZE - 4096)
+        assert stream.read(8) == bytes(8)
     single = Volume((drive(device),), device)
     done = run(make_filesystem(single, "xfs").replace("sleep 1", ":"))
     assert done.returncode == 0, done.stderr
