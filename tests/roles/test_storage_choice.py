@@ -17,6 +17,7 @@ from metalserve.settings import StorageSettings
 from roles.storage import desired as role
 from roles.storage.choice import choose
 from roles.storage.drives import parse_arrays, parse_drives
+from roles.storage.queue import RULES
 from tests.roles.helpers import after, changes
 from tests.roles.storage_hosts import (
     DF,
@@ -131,8 +132,8 @@ def test_two_drives_become_an_array_then_a_file_system_then_a_mount() -> None:
         "ARRAY /dev/md/metalserve metadata=1.2 UUID=7e81a856:abb9c1c2:4b71237a:9778cc66\n"
         in files["/etc/mdadm/mdadm.conf.d/metalserve.conf"]
     )
-    assert f'ENV{{ID_FS_UUID}}=="{UUID}", ATTR{{queue/read_ahead_kb}}="8192"' in files[role.queue.RULES]
-    assert files[role.queue.RULES].count('ATTR{queue/scheduler}="none"') == 2
+    assert f'ENV{{ID_FS_UUID}}=="{UUID}", ATTR{{queue/read_ahead_kb}}="8192"' in files[RULES]
+    assert files[RULES].count('ATTR{queue/scheduler}="none"') == 2
     now = after(
         made,
         wish,
