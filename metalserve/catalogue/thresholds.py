@@ -20,7 +20,7 @@ class Threshold(BaseModel):
 
     id: str
     value: float
-    unit: Literal["ratio", "degC", "count", "percent", "files", "MiB"]
+    unit: Literal["ratio", "degC", "count", "percent", "files", "MiB", "seconds"]
     basis: Basis
     date: datetime.date
     source: str

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metalserve.errors import MetalserveError
+from metalserve.hardware.parsers.vllm_log import VllmLog
 from metalserve.planning.memory import GIB, Correction, Share
-from metalserve.planning.startup_log import Startup
 
 SCHEMA = 1
 
@@ -55,23 +55,38 @@ class Deviation:
         )
 
 
-def deviations(share: Share, startup: Startup, data_parallel: int = 1) -> list[Deviation]:
+def weights_gib(log: VllmLog) -> float | None:
+    """Return the weights of a GPU, the most of its ranks, GiB."""
+    return _gib(log.weights, log.weights_unit)
+
+
+def kv_cache_gib(log: VllmLog) -> float | None:
+    """Return the memory left for the KV cache of a GPU, the least of its ranks, GiB."""
+    return _gib(log.kv_cache, log.kv_cache_unit)
+
+
+def _gib(size: float | None, unit: str | None) -> float | None:
+    # vLLM wrote GB where it meant GiB until 0.8, and never meant 1000.
+    return None if size is None else size / 1024 if unit in ("MiB", "MB") else size
+
+
+def deviations(share: Share, log: VllmLog, data_parallel: int = 1) -> list[Deviation]:
     """Return the plan's figures beside those that the engine printed; those that it did not print are left out.
 
     Args:
         share: the plan's memory of the fullest GPU.
-        startup: what the engine printed.
+        log: what the engine printed.
         data_parallel: data-parallel ranks of the engine, whose KV tokens the log sums.
     """
     found = []
-    if startup.weights_gib is not None:
-        planned = share.weights / GIB
-        found.append(_deviation("weights", planned, startup.weights_gib, "GiB", 0.03))
-    if startup.kv_gib is not None and startup.device != "CPU":
-        found.append(_deviation("KV cache", (share.kv_bytes + share.window) / GIB, startup.kv_gib, "GiB", share.error))
-    if startup.kv_tokens is not None and startup.device != "CPU":
-        planned = share.printed_tokens * (data_parallel if startup.engines > 1 else 1)
-        found.append(_deviation("KV tokens", planned, startup.kv_tokens, "tokens", share.error))
+    weights, kv_cache, tokens = weights_gib(log), kv_cache_gib(log), log.kv_cache_tokens_total
+    if weights is not None:
+        found.append(_deviation("weights", share.weights / GIB, weights, "GiB", 0.03))
+    if kv_cache is not None and log.device != "CPU":
+        found.append(_deviation("KV cache", (share.kv_bytes + share.window) / GIB, kv_cache, "GiB", share.error))
+    if tokens is not None and log.device != "CPU":
+        planned = share.printed_tokens * (data_parallel if log.engines > 1 else 1)
+        found.append(_deviation("KV tokens", planned, tokens, "tokens", share.error))
     return found
 
 
@@ -79,26 +94,27 @@ def _deviation(what: str, planned: float, printed: float, unit: str, error: floa
     return Deviation(what, planned, printed, unit, abs(planned - printed) <= error * abs(printed))
 
 
-def correction_after(share: Share, startup: Startup, before: Correction | None = None) -> Correction | str:
+def correction_after(share: Share, log: VllmLog, before: Correction | None = None) -> Correction | str:
     """Return what is to be added to the next plan so that it would have been right, or why nothing can be learned.
 
     Args:
         share: the plan that was launched; it may have had a correction already.
-        startup: what the engine printed.
+        log: what the engine printed.
         before: that correction.
     """
-    if startup.device == "CPU":
+    if log.device == "CPU":
         return "the engine ran on a CPU: its memory says nothing of a GPU"
-    if startup.weights_gib is None or startup.kv_gib is None:
+    weights, kv_cache = weights_gib(log), kv_cache_gib(log)
+    if weights is None or kv_cache is None:
         return "the log does not say both weights and KV cache memory"
-    if startup.kv_gib <= 0:
+    if kv_cache <= 0:
         return "the engine had no room for a KV cache"
     before = before or Correction()
-    factor = startup.weights_gib * GIB / (share.weights / before.weights_factor)
+    factor = weights * GIB / (share.weights / before.weights_factor)
     if not LEAST_FACTOR <= factor <= MOST_FACTOR:
         return f"the weights are {factor:.2f} of what was counted: the log is of another model or split"
-    budget = startup.budget_gib * GIB if startup.budget_gib else share.budget
-    overhead = budget - startup.weights_gib * GIB - startup.kv_gib * GIB
+    budget = log.budget * GIB if log.budget else share.budget
+    overhead = budget - weights * GIB - kv_cache * GIB
     if not 0 <= overhead <= MOST_OVERHEAD_SHARE * budget:
         return f"weights and KV cache leave {overhead / GIB:.1f} GiB for all else: the log is of another launch"
     counted = share.overhead - before.overhead

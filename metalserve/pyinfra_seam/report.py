@@ -48,6 +48,7 @@ class HostReport:
         hardware: what was seen of the hardware (`metalserve.hardware.export`), when a run was asked to prove it.
         measurements: what was measured on it (`metalserve.verify.measurement`), likewise.
         learned: what its launch taught the planner (`metalserve.planning.calibration.Learned`); empty for nothing.
+        loads: starts of its engines and where the time went (`metalserve.weights.loads`), oldest first.
     """
 
     name: str
@@ -65,6 +66,7 @@ class HostReport:
     hardware: dict[str, Any] = field(default_factory=dict)
     measurements: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)
+    loads: list[dict[str, Any]] = field(default_factory=list)
 
     def status(self, *, executed: bool, complete: bool) -> Status:
         """Return the host's outcome in two words at most.

@@ -282,6 +282,11 @@ def learn(learned: Learned) -> None:
     current().report.learned = asdict(learned)
 
 
+def keep_loads(loads: Sequence[dict[str, Any]]) -> None:
+    """Keep the starts of this host's engines in the report (`metalserve.weights.loads.Load.as_dict`), oldest first."""
+    current().report.loads = list(loads)
+
+
 def _succeed(state: object, host: object) -> bool:
     return True
 
@@ -290,4 +295,4 @@ def _refuse(state: object, host: object) -> bool:
     return False
 
 
-__all__ = ["Change", "begin", "judge", "learn", "prove", "record", "role", "stage", "tell"]
+__all__ = ["Change", "begin", "judge", "keep_loads", "learn", "prove", "record", "role", "stage", "tell"]

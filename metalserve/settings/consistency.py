@@ -95,6 +95,10 @@ def _engine(settings: HostSettings) -> list[Problem]:
         flag = argument.split("=", 1)[0].replace("_", "-")
         if flag in OWNED_FLAGS:
             found.append(("engine.extra_args", f"{flag} has a setting of its own: use {OWNED_FLAGS[flag]}"))
+        if flag == "--load-format" and engine.load_format != "auto":
+            found.append(
+                ("engine.load_format", f"'{engine.load_format}' contradicts --load-format in engine.extra_args")
+            )
     found += _group(settings)
     if settings.storage.mount == settings.container.data_root:
         found.append(("storage.mount", "is container.data_root too: models and images need directories of their own"))

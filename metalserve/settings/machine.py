@@ -124,24 +124,60 @@ class ContainerSettings(Section):
         return value
 
 
+_SERIAL = r"[A-Za-z0-9_.-]+"
+
+
 class StorageSettings(Section):
     """The file system that holds the models."""
 
     mount: AbsolutePath = Field("/srv/models", description="where it is mounted")
     device: str = Field(
         "auto",
-        description="'auto': the one empty NVMe drive, or the one metalserve formatted; 'serial:XYZ': that drive; "
+        description="'auto': the one empty NVMe drive (of several the fastest), or the one metalserve formatted; "
+        "'serial:XYZ': that drive; 'raid0': all empty drives as one array, 'raid0:XYZ,ABC': those; "
         "'none': a directory of the existing file system",
     )
+    erase: list[str] = Field(
+        default_factory=list,
+        description="serial numbers of drives whose CONTENT IS LOST when `device` takes them; remove it afterwards",
+    )
     filesystem: Literal["xfs", "ext4"] = Field("xfs", description="file system made on an empty drive")
+    read_ahead_kib: int = Field(
+        4096, ge=128, le=65536, description="KiB that the kernel reads ahead from each drive of the models"
+    )
     min_free_gib: float = Field(0.0, ge=0, allow_inf_nan=False, description="GiB that must stay free after staging")
 
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
-        if value not in ("auto", "none") and not re.fullmatch(r"serial:[A-Za-z0-9_.-]+", value):
-            raise problem("must be 'auto', 'none' or 'serial:...' (device names such as nvme0n1 change between boots)")
+        if value in ("auto", "none", "raid0") or re.fullmatch(f"serial:{_SERIAL}", value):
+            return value
+        if not re.fullmatch(rf"raid0:{_SERIAL}(,{_SERIAL})+", value):
+            raise problem(
+                "must be 'auto', 'none', 'raid0', 'raid0:SERIAL,SERIAL...' or 'serial:...' "
+                "(device names such as nvme0n1 change between boots)"
+            )
+        serials = value.removeprefix("raid0:").split(",")
+        if len(set(serials)) < len(serials):
+            raise problem("names a drive twice")
         return value
+
+    @field_validator("erase")
+    @classmethod
+    def _erase(cls, value: list[str]) -> list[str]:
+        if not all(re.fullmatch(_SERIAL, serial) for serial in value):
+            raise problem("must be a list of serial numbers, as `nvme list` prints them")
+        return value
+
+    @property
+    def raid(self) -> bool:
+        """Whether several drives are to be one array."""
+        return self.device.partition(":")[0] == "raid0"
+
+    @property
+    def serials(self) -> tuple[str, ...]:
+        """Serial numbers that `device` names; empty where the drives are found."""
+        return tuple(filter(None, self.device.partition(":")[2].split(",")))
 
     @field_validator("mount")
     @classmethod

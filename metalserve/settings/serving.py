@@ -130,6 +130,14 @@ class EngineSettings(Section):
         None, gt=0, le=1, description="share of GPU memory the engine may use, 0 to 1; None: planned"
     )
     extra_args: list[str] = Field(default_factory=list, description="further vLLM flags, checked for the release")
+    load_format: Literal["auto", "safetensors", "fastsafetensors", "runai_streamer", "instanttensor"] = Field(
+        "auto",
+        description="vLLM's loader of weights; 'auto': the default one, or another that loaded clearly faster on this "
+        "very host when it was set here (`metalserve weights loads`)",
+    )
+    page_cache: Literal["auto", "off"] = Field(
+        "auto", description="read the weights ahead into memory while the engine starts, where memory allows"
+    )
     image_archive: Url | None = Field(
         None, description="URL of a `docker save` archive of the image, for sites without a registry"
     )

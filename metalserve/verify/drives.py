@@ -22,7 +22,8 @@ _WARNINGS = {
     0x20: "its persistent memory is read-only",
 }
 """Bits of `critical_warning` (NVM Express base specification)."""
-_FATAL = 0x04 | 0x08 | 0x20
+FATAL_WARNINGS = 0x04 | 0x08 | 0x20
+"""Those with which a drive must not hold models."""
 
 
 def check_drives(hardware: NodeHardware) -> list[Finding]:
@@ -34,6 +35,11 @@ def check_drives(hardware: NodeHardware) -> list[Finding]:
     if hardware.host is not None and not hardware.host.container:  # a container sees the arrays of the machine beneath
         findings += _raid(hardware)
     return findings
+
+
+def warning_words(warning: int) -> list[str]:
+    """Return what the bits of `critical_warning` say, in words."""
+    return [text for bit, text in _WARNINGS.items() if warning & bit]
 
 
 def _paths(hardware: NodeHardware) -> Iterator[Finding]:
@@ -74,13 +80,13 @@ def _health(health: DriveHealth) -> Iterator[Finding]:
         return
     limit = threshold("drive-wear")
     warning = health.critical_warning or 0
-    words = [text for bit, text in _WARNINGS.items() if warning & bit]
+    words = warning_words(warning)
     worn = health.percent_used is not None and health.percent_used >= limit.value
     if worn:
         words.append(f"{health.percent_used} % of its endurance is used")
     if health.media_errors:
         words.append(f"{health.media_errors} media error(s)")
-    fatal = bool(warning & _FATAL)
+    fatal = bool(warning & FATAL_WARNINGS)
     status: Status = "fail" if fatal else "warn" if words else "ok"
     observed = "; ".join(words) or f"{health.percent_used} % of its endurance used, {health.spare} % spare"
     yield Finding(

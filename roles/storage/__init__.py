@@ -12,7 +12,7 @@ from roles.storage import desired
 
 @role("Storage", watch=desired.watch)
 def storage() -> None:
-    """One empty NVMe drive (or metalserve's own) formatted once, and mounted by UUID at every boot."""
+    """One empty NVMe drive or an array of them (or metalserve's own) formatted once, mounted by UUID at every boot."""
     stage("install", desired.install)
     stage("format", desired.format_drive, live_only=True)
     stage("mount", desired.mount, live_only=True)

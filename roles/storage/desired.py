@@ -1,12 +1,9 @@
-"""What `storage` wants of a host: pure. One NVMe drive, one file system, mounted by UUID."""
+"""What `storage` wants of a host: pure. One NVMe drive or one array of them, one file system, mounted by UUID."""
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from metalserve.desired.model import Action, Desired, Directory, File, NotYetKnown, Package, Unit, Watch
 from metalserve.desired.node import Node
@@ -14,17 +11,18 @@ from metalserve.desired.observed import Observation
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
-from metalserve.verify.finding import Finding, Status
-from roles.storage.drives import LABEL, PROBE, Drive, choose, parse_drives
+from roles.storage import findings, fstab, queue, scripts
+from roles.storage.choice import ARRAY_DEVICE, Volume
+from roles.storage.chosen import chosen
+from roles.storage.drives import FILESYSTEMS, LABEL, PROBE, Drive, parse_arrays, parse_drives
+from roles.storage.fitness import link_of
+from roles.storage.mounted import mounted_at, space, unit_name, unit_path, unit_text
+from roles.storage.proof import check, in_words
 
-NEARLY_FULL = 0.01
-"""Part of the file system below which it is called nearly full (guessed: XFS slows down near its end)."""
 TOOLS = {"xfs": "xfsprogs", "ext4": "e2fsprogs"}
-OPTIONS = {
-    "xfs": "noatime,logbsize=256k",
-    "ext4": "noatime",
-}
-"""Reads must not cause writes; XFS gathers its log in the largest buffers, since models come as few, large files."""
+TRIM = "fstrim.timer"
+ARRAYS = "/etc/mdadm/mdadm.conf.d/metalserve.conf"
+"""mdadm reads it beside mdadm.conf (mdadm.conf(5)). The initial RAM disk needs none of it: a boot needs no models."""
 
 
 def watch(settings: HostSettings, release: Release) -> Watch:
@@ -38,21 +36,28 @@ def watch(settings: HostSettings, release: Release) -> Watch:
     if settings.storage.device == "none":
         return Watch(paths=(mount,), commands=commands)
     return Watch(
-        paths=(mount, unit_path(mount)),
-        units=(unit_name(mount),),
-        commands={**commands, "storage-drives": PROBE},
+        paths=(mount, unit_path(mount), queue.RULES, ARRAYS),
+        units=(unit_name(mount), TRIM),
+        commands={
+            **commands,
+            "storage-drives": PROBE,
+            queue.SECTION: queue.COMMAND,
+            fstab.SECTION: fstab.COMMAND,
+        },
     )
 
 
 def install(node: Node) -> Desired:
-    """The tools that make and mend the file system."""
-    if node.settings.storage.device == "none":
+    """The tools that make and mend the file system, and the array."""
+    storage = node.settings.storage
+    if storage.device == "none":
         return Desired()
-    return Desired(packages=(Package(TOOLS[node.settings.storage.filesystem]),))
+    names = [TOOLS[storage.filesystem], *(["mdadm"] if storage.raid else [])]
+    return Desired(packages=tuple(map(Package, names)))
 
 
 def format_drive(node: Node) -> Desired:
-    """The file system, made on an empty drive and on no other.
+    """The file system, made on empty drives, or on those whose serial number says that their content may go.
 
     Raises:
         NotYetKnown: the tools that list drives are not installed yet.
@@ -61,34 +66,60 @@ def format_drive(node: Node) -> Desired:
     storage = node.settings.storage
     if storage.device == "none":
         return Desired()
-    drive = chosen_drive(node)
-    if drive.ours:
-        return Desired()
-    device = shlex.quote(drive.device)
-    make = "mkfs.xfs -q" if storage.filesystem == "xfs" else "mkfs.ext4 -q -m 0"
-    return Desired(
-        actions=(
-            Action(
-                name=f"make {storage.filesystem} on {drive.device}",
-                why=f"serial {drive.serial or 'unknown'}, empty",
-                done=partial(_holds_ours, device=drive.device),
-                # Asked again on the spot, and mkfs is never forced: the drive may have come into use since.
-                script=(
-                    f"rc=0; blkid -p {device} >/dev/null 2>&1 || rc=$?\n"
-                    f'[ "$rc" -eq 2 ] || ms_fail "{drive.device} is no longer empty (blkid: $rc) -> look at it"\n'
-                    f"{make} -L {LABEL} {device} </dev/null\n"
-                    # Links by UUID come from udev; where none answers this waits for nothing.
-                    "if command -v udevadm >/dev/null 2>&1; then udevadm settle --timeout=20 2>/dev/null || :; fi\n"
-                    f"uuid=$(blkid -p -s UUID -o value {device})\n"
-                    'for i in 1 2 3 4 5 6 7 8 9 10; do [ -e "/dev/disk/by-uuid/$uuid" ] && break; sleep 1; done\n'
-                ),
-            ),
+    volume = chosen(node)
+    fstab.refuse_other(node.observed, volume, storage.mount)
+    members = frozenset(drive.device for drive in volume.drives)
+    actions = [
+        Action(
+            name=f"ERASE {drive.device}: {drive.holds}",
+            why=f"serial {drive.serial} is named in storage.erase: its content is lost",
+            done=partial(_erased, device=drive.device, array=members if volume.raid else frozenset()),
+            script=scripts.erase(drive),
         )
+        for drive in volume.erase
+    ]
+    if volume.raid and not volume.assembled:
+        actions.append(_array(volume, storage.filesystem))
+    if not volume.ours and not (volume.array and not volume.assembled):
+        actions.append(
+            Action(
+                name=f"make {storage.filesystem} on {volume}",
+                why=", ".join(f"serial {d.serial or 'unknown'}, {_before(d)}{_worth(node, d)}" for d in volume.drives),
+                done=partial(_holds_ours, devices=members, raid=volume.raid),
+                # Asked again on the spot, and mkfs is never forced: the drive may have come into use since.
+                script=scripts.make_filesystem(volume, storage.filesystem),
+            )
+        )
+    return Desired(actions=tuple(actions))
+
+
+def _array(volume: Volume, filesystem: str) -> Action:
+    devices = ", ".join(drive.device for drive in volume.drives)
+    if volume.array:
+        return Action(
+            name=f"start the array {volume.array} of {devices}",
+            done=partial(_runs, devices=frozenset(drive.device for drive in volume.drives)),
+            script=scripts.assemble(volume, filesystem),
+        )
+    return Action(
+        name=f"join {devices} into a RAID0, chunk {scripts.CHUNK_KIB} KiB",
+        why="one drive that dies takes all of it along: models are staged anew",
+        done=partial(_joined, devices=frozenset(drive.device for drive in volume.drives)),
+        script=scripts.create_array(volume.drives),
     )
 
 
+def _before(drive: Drive) -> str:
+    return "empty" if drive.empty else "erased"
+
+
+def _worth(node: Node, drive: Drive) -> str:
+    link = link_of(drive.device, node.hardware)
+    return f", {findings.link_words(link)}" if link is not None else ""
+
+
 def mount(node: Node) -> Desired:
-    """The mount unit, by UUID, enabled at every boot.
+    """The mount unit, by UUID, enabled at every boot; the array's line for mdadm; how the kernel reads from it.
 
     Raises:
         NotYetKnown: the file system does not exist yet.
@@ -97,170 +128,81 @@ def mount(node: Node) -> Desired:
     storage = node.settings.storage
     if storage.device == "none":
         return Desired(directories=(Directory(storage.mount),))
-    drive = chosen_drive(node)
-    if not drive.ours:
-        raise NotYetKnown(f"mount unit of {storage.mount}: known only after {drive.device} has its file system")
+    volume = chosen(node)
+    if not volume.ours:
+        raise NotYetKnown(f"mount unit of {storage.mount}: known only after {volume} has its file system")
     there = mounted_at(node.observed, storage.mount)
-    if there and storage.mount not in drive.mounted:
+    if there and storage.mount not in volume.mounted:
         raise MetalserveError(
             f"{storage.mount} is already a mount of {there.get('source', 'something else')}",
             remedy="umount it and remove it from /etc/fstab, or set storage.device to 'none' to use it as it is",
         )
-    name = unit_name(storage.mount)
+    array = (File(ARRAYS, _arrays(volume)),) if volume.raid else ()
     return Desired(
-        files=(File(unit_path(storage.mount), _unit(storage.mount, drive.uuid, storage.filesystem)),),
-        units=(Unit(name),),
+        files=(
+            File(unit_path(storage.mount), unit_text(storage.mount, volume.uuid, storage.filesystem)),
+            queue.rules(volume, storage.read_ahead_kib),
+            *array,
+        ),
+        # The timer does not start in a container (ConditionVirtualization); there it is only enabled.
+        units=(
+            Unit(unit_name(storage.mount)),
+            Unit(TRIM, running=True if node.observed.kernel_settings_writable else None, optional=True),
+        ),
+        actions=(
+            *fstab.taken_over(node.observed, volume, storage.mount),
+            *queue.live(node, volume, storage.read_ahead_kib),
+        ),
     )
 
 
-def chosen_drive(node: Node) -> Drive:
-    """Return the drive for the models.
-
-    Raises:
-        NotYetKnown: the tools that list drives are not installed yet.
-        MetalserveError: no drive can be taken.
-    """
-    hardware = node.hardware
-    listing = node.observed.sections.get("nvme-list")
-    if listing is not None and listing.rc == 127:
-        raise NotYetKnown("drive of the models: known only after nvme-cli is there", remedy="run roles.base first")
-    if "nvme-list" in hardware.unread:
-        raise MetalserveError(
-            "the NVMe drives cannot be listed, so none is touched",
-            where="nvme list",
-            remedy="run `nvme list -o json` on the host to see why",
-        )
-    probe = node.observed.text("storage-drives")
-    return choose(parse_drives(probe, hardware.nvme), node.settings.storage)
-
-
-def _holds_ours(observed: Observation, device: str) -> bool:
-    return any(d.device == device and d.ours for d in parse_drives(observed.text("storage-drives"), ()))
-
-
-def mounted_at(observed: Observation, target: str) -> dict[str, str]:
-    """Return what is mounted exactly on `target` (target, source, fstype, options), or an empty mapping."""
-    try:
-        rows: list[dict[str, Any]] = json.loads(observed.text("storage-mount") or "{}").get("filesystems", [])
-    except ValueError:
-        return {}
-    # findmnt --target answers with the file system that a path lies on: only an equal target is a mount of it.
-    return {k: str(v) for k, v in rows[-1].items()} if rows and rows[-1].get("target") == target else {}
-
-
-def space(observed: Observation) -> tuple[int, int] | None:
-    """Return (size, free) in bytes of the file system that holds the models, or None when it could not be read."""
-    lines = [line.split() for line in observed.text("storage-space").splitlines()]
-    for words in lines[1:]:
-        if len(words) >= 6 and words[1].isdigit() and words[3].isdigit():
-            return int(words[1]), int(words[3])
-    return None
-
-
-def check(node: Node) -> Sequence[Finding]:
-    """Prove that the models' file system is mounted, writable, and has the space that must stay free."""
-    storage = node.settings.storage
-    findings: list[Finding] = []
-    if storage.device != "none":
-        there = mounted_at(node.observed, storage.mount)
-        findings.append(
-            Finding(
-                check="mounted",
-                status="ok" if there.get("fstype") == storage.filesystem else "fail",
-                subject=storage.mount,
-                expected=f"a mount of {storage.filesystem}",
-                observed=f"{there['source']} ({there['fstype']})" if there else "no mount",
-                impact="models would fill the system's own file system",
-                remedy=f"systemctl status {unit_name(storage.mount)}",
-                source="findmnt",
-            )
-        )
-    writable = "writable" in node.observed.text("storage-space").split()
-    findings.append(
-        Finding(
-            check="writable",
-            status="ok" if writable else "fail",
-            subject=storage.mount,
-            expected="writable",
-            observed="writable" if writable else "read-only or not there",
-            impact="no model can be staged",
-            remedy="look at the kernel log for errors of the drive: dmesg | grep -i nvme",
-            source="test -w",
-        )
-    )
-    return (*findings, _space_finding(node))
-
-
-def _space_finding(node: Node) -> Finding:
-    storage = node.settings.storage
-    found = space(node.observed)
-    free_gib = found[1] / 2**30 if found is not None else 0.0
-    status: Status = "ok"
-    if found is None:
-        status = "unknown"
-    elif free_gib < storage.min_free_gib:
-        status = "fail"
-    elif found[1] < found[0] * NEARLY_FULL:
-        status = "warn"
-    return Finding(
-        check="free space",
-        status=status,
-        subject=storage.mount,
-        expected=f"at least {storage.min_free_gib:g} GiB"
-        if storage.min_free_gib
-        else f"at least {NEARLY_FULL:.0%} of it free",
-        observed=f"{free_gib:.1f} of {found[0] / 2**30:.1f} GiB free" if found is not None else "df could not tell",
-        impact="staging the next model will fail",
-        remedy="remove models that are no longer served, or lower storage.min_free_gib",
-        source="df",
-    )
-
-
-def in_words(node: Node) -> str:
-    """Return the proved line of the report: where the models lie and how much is free."""
-    storage = node.settings.storage
-    found = space(node.observed)
-    free = f", {found[1] / 2**30:.1f} of {found[0] / 2**30:.1f} GiB free" if found is not None else ""
-    kind = mounted_at(node.observed, storage.mount).get("fstype", "directory")
-    return f"{storage.mount} ({kind}){free}"
-
-
-def unit_name(path: str) -> str:
-    """Return the name systemd demands for a mount of `path` (`/srv/models` -> `srv-models.mount`)."""
-    escaped = "".join(
-        "-"
-        if c == "/"
-        else c
-        if (c.isalnum() and c.isascii()) or c in ":_."
-        else "".join(f"\\x{b:02x}" for b in c.encode())
-        for c in path.strip("/")
-    )
-    return f"{escaped}.mount"
-
-
-def unit_path(path: str) -> str:
-    """Return the path of that unit's file."""
-    return f"/etc/systemd/system/{unit_name(path)}"
-
-
-def _unit(path: str, uuid: str, filesystem: str) -> str:
+def _arrays(volume: Volume) -> str:
     return (
         "# Written by metalserve (roles/storage); changes here are undone by its next run.\n"
-        "[Unit]\n"
-        "Description=Models served by vLLM\n"
-        "\n"
-        "[Mount]\n"
-        # By UUID: names such as nvme0n1 change between boots.
-        f"What=/dev/disk/by-uuid/{uuid}\n"
-        f"Where={path}\n"
-        f"Type={filesystem}\n"
-        # nofail in effect: without a requirement of local-fs.target a dead drive does not stop the host from booting.
-        f"Options={OPTIONS[filesystem]}\n"
-        "TimeoutSec=60\n"
-        "\n"
-        "[Install]\n"
-        "WantedBy=multi-user.target\n"
+        f"ARRAY {ARRAY_DEVICE} metadata=1.2 UUID={volume.array}\n"
     )
 
 
-__all__ = ["check", "format_drive", "in_words", "install", "mount", "watch"]
+def _holds_ours(observed: Observation, devices: frozenset[str], raid: bool) -> bool:
+    probe = observed.text("storage-drives")
+    if not raid:
+        return any(drive.ours and drive.device in devices for drive in parse_drives(probe, ()))
+    arrays = [array for array in parse_arrays(probe) if set(array.members) == devices]
+    return any(array.label == LABEL and array.filesystem in FILESYSTEMS for array in arrays)
+
+
+def _runs(observed: Observation, devices: frozenset[str]) -> bool:
+    return any(set(array.members) == devices for array in parse_arrays(observed.text("storage-drives")))
+
+
+def _joined(observed: Observation, devices: frozenset[str]) -> bool:
+    """Tell whether these drives, and no others, are the members of one array of metalserve."""
+    drives = [d for d in parse_drives(observed.text("storage-drives"), ()) if d.ours_in_array]
+    wanted = {drive.members for drive in drives}
+    return (
+        {drive.device for drive in drives} == devices
+        and len({drive.uuid for drive in drives}) == 1
+        and wanted <= {None, len(devices)}
+    )
+
+
+def _erased(observed: Observation, device: str, array: frozenset[str]) -> bool:
+    found = next((d for d in parse_drives(observed.text("storage-drives"), ()) if d.device == device), None)
+    if found is None:
+        return False
+    return found.empty or (_joined(observed, array) if array else found.ours)
+
+
+__all__ = [
+    "check",
+    "chosen",
+    "format_drive",
+    "in_words",
+    "install",
+    "mount",
+    "mounted_at",
+    "space",
+    "unit_name",
+    "unit_path",
+    "watch",
+]

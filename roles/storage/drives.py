@@ -1,31 +1,53 @@
-"""Which drive may hold the models: pure. Nothing that holds anything is ever chosen."""
+"""The NVMe drives and arrays of a host, and what each holds: pure. Text of `PROBE` in, values out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from metalserve.errors import MetalserveError
 from metalserve.hardware.node import NvmeDrive
-from metalserve.settings import StorageSettings
 
 LABEL = "metalserve"
-"""File system label by which a drive is known as ours again."""
+"""File system label, and array name, by which a drive is known as ours again."""
+
+FILESYSTEMS = ("xfs", "ext4")
+MEMBER = "linux_raid_member"
 
 PROBE = r"""
+holds() {
+  blkid -p -o export "$1" 2>/dev/null | sed -n 's/^\(TYPE\|LABEL\|UUID\|PTTYPE\)=/&/p'
+  printf 'blkid=%s\n' "$(blkid -p -o export "$1" >/dev/null 2>&1; echo $?)"
+  mounts "$1" | sed 's/^/mounted=/'
+  cmp -s -n 4194304 "$1" /dev/zero && echo zero=1 || echo zero=0
+}
+mounts() {
+  n=$(stat -Lc '%t %T' "$1"); major=$((0x${n% *})) minor=$((0x${n#* }))
+  awk -v n="$major:$minor" '$3==n{print $5}' /proc/self/mountinfo
+}
 for d in /dev/nvme*n[0-9] /dev/nvme*n[0-9][0-9]; do
   [ -b "$d" ] || continue
   printf 'drive=%s\n' "$d"
-  blkid -p -o export "$d" 2>/dev/null | sed -n 's/^\(TYPE\|LABEL\|UUID\|PTTYPE\)=/&/p'
-  printf 'blkid=%s\n' "$(blkid -p -o export "$d" >/dev/null 2>&1; echo $?)"
-  for p in "$d"p*; do [ -b "$p" ] && printf 'partition=%s\n' "$p"; done
+  holds "$d"
   for h in /sys/class/block/"${d##*/}"/holders/*; do [ -e "$h" ] && printf 'holder=%s\n' "${h##*/}"; done
-  n=$(stat -Lc '%t %T' "$d"); major=$((0x${n% *})) minor=$((0x${n#* }))
-  awk -v n="$major:$minor" '$3==n{print "mounted=" $5}' /proc/self/mountinfo
-  cmp -s -n 4194304 "$d" /dev/zero && echo zero=1 || echo zero=0
+  awk -v d="$d" '$1==d || index($1, d "p")==1{print "used=" $1 " is swap"}' /proc/swaps 2>/dev/null
+  for p in "$d"p*; do [ -b "$p" ] || continue
+    printf 'partition=%s\n' "$p"
+    mounts "$p" | sed "s,^,used=$p is mounted on ,"
+    for h in /sys/class/block/"${p##*/}"/holders/*; do [ -e "$h" ] && printf 'used=%s by %s\n' "$p" "${h##*/}"; done
+  done
+  command -v mdadm >/dev/null 2>&1 && mdadm --examine --export "$d" 2>/dev/null | grep -E '^MD_(LEVEL|DEVICES)='
+done
+for a in /dev/md[0-9]*; do
+  [ -b "$a" ] || continue
+  case $a in *p[0-9]*) continue;; esac
+  printf 'array=%s\n' "$a"
+  holds "$a"
+  for s in /sys/class/block/"${a##*/}"/slaves/*; do [ -e "$s" ] && printf 'member=/dev/%s\n' "${s##*/}"; done
 done; :
 """
-"""Prints, for each NVMe namespace, what it holds. `blkid -p` reads the drive itself: udev's memory may be old."""
+"""Prints, for each NVMe namespace and each md array, what it holds. `blkid -p` reads the device itself: udev's memory
+may be old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +59,16 @@ class Drive:
         serial: as `nvme list` says; `None` when it does not name this drive.
         size_bytes: size, or `None`.
         filesystem: type of the signature found ("xfs", "LVM2_member" ...), "" when none.
-        label: its label.
-        uuid: its UUID.
+        label: its label; of an array's member HOST:NAME.
+        uuid: its UUID; of an array's member the array's.
         holds: in words, what makes it not empty; "" for an empty one.
         mounted: where it is mounted.
+        model: model, "" when not known.
+        in_use: in words, what uses it or a part of it now; it cannot be erased.
+        members: drives of the array that its superblock names; `None` when not known.
+        level: level of that array ("raid0").
+        read_gb_s: what the narrowest PCIe link on its way carries, GB/s; 0 when not known.
+        unfit: why it must not hold models; "" for a fit one.
     """
 
     device: str
@@ -51,11 +79,22 @@ class Drive:
     uuid: str = ""
     holds: str = ""
     mounted: tuple[str, ...] = ()
+    model: str = ""
+    in_use: tuple[str, ...] = ()
+    members: int | None = None
+    level: str = ""
+    read_gb_s: float = 0.0
+    unfit: str = ""
 
     @property
     def ours(self) -> bool:
-        """Whether metalserve made its file system."""
-        return self.label == LABEL and self.filesystem in ("xfs", "ext4")
+        """Formatted by metalserve, as a drive of its own."""
+        return self.label == LABEL and self.filesystem in FILESYSTEMS
+
+    @property
+    def ours_in_array(self) -> bool:
+        """A member of an array that metalserve made."""
+        return self.filesystem == MEMBER and self.label.rpartition(":")[2] == LABEL
 
     @property
     def empty(self) -> bool:
@@ -65,40 +104,104 @@ class Drive:
     def __str__(self) -> str:
         """Return the drive in words, as error messages name it."""
         size = f", {self.size_bytes / 1e12:.2f} TB" if self.size_bytes else ""
-        return f"{self.device} (serial {self.serial or 'unknown'}{size}): {self.holds or 'empty'}"
+        unfit = f"; not fit: {self.unfit}" if self.unfit else ""
+        return f"{self.device} (serial {self.serial or 'unknown'}{size}): {self.holds or 'empty'}{unfit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An assembled md array: its members' devices, and what lies on it.
+
+    Attributes:
+        device: `/dev/md127`.
+        members: devices of its members.
+        filesystem: type of the signature found, "" when none.
+        label: its label.
+        uuid: UUID of what lies on it.
+        mounted: where it is mounted.
+        blank: nothing lies on it.
+    """
+
+    device: str
+    members: tuple[str, ...] = ()
+    filesystem: str = ""
+    label: str = ""
+    uuid: str = ""
+    mounted: tuple[str, ...] = ()
+    blank: bool = False
 
 
 def parse_drives(text: str, listed: Iterable[NvmeDrive]) -> tuple[Drive, ...]:
-    """Read what `PROBE` printed; serial numbers and sizes come from `listed`."""
+    """Read the drives that `PROBE` printed; serial numbers, models and sizes come from `listed`."""
     known = {drive.device: drive for drive in listed}
-    drives: list[Drive] = []
+    return tuple(_drive(pairs, known) for pairs in _groups(text) if pairs[0][0] == "drive")
+
+
+def parse_arrays(text: str) -> tuple[Array, ...]:
+    """Read the arrays that `PROBE` printed."""
+    return tuple(_array(pairs) for pairs in _groups(text) if pairs[0][0] == "array")
+
+
+def digits(uuid: str) -> str:
+    """Return an array's UUID as plain digits: mdadm writes colons where blkid writes dashes."""
+    return re.sub(r"[^0-9a-f]", "", uuid.lower())
+
+
+def _groups(text: str) -> Iterator[list[tuple[str, str]]]:
     pairs: list[tuple[str, str]] = []
-    for line in [*text.splitlines(), "drive="]:
+    for line in text.splitlines():
         key, equals, value = line.partition("=")
         if not equals:
             continue
-        if key == "drive":
+        if key in ("drive", "array"):
             if pairs:
-                drives.append(_drive(pairs, known))
+                yield pairs
             pairs = [(key, value)] if value else []
         elif pairs:
             pairs.append((key, value))
-    return tuple(drives)
+    if pairs:
+        yield pairs
+
+
+def _every(pairs: list[tuple[str, str]], key: str) -> tuple[str, ...]:
+    return tuple(value for name, value in pairs if name == key)
+
+
+def _array(pairs: list[tuple[str, str]]) -> Array:
+    one = dict(pairs)
+    return Array(
+        device=one["array"],
+        members=_every(pairs, "member"),
+        filesystem=one.get("TYPE", ""),
+        label=one.get("LABEL", ""),
+        uuid=one.get("UUID", ""),
+        mounted=_every(pairs, "mounted"),
+        blank=one.get("blkid") == "2" and one.get("zero") == "1",
+    )
 
 
 def _drive(pairs: list[tuple[str, str]], known: dict[str, NvmeDrive]) -> Drive:
     one = dict(pairs)
     device = one["drive"]
     listed = known.get(device)
-    many = {key: tuple(v for k, v in pairs if k == key) for key in ("partition", "holder", "mounted")}
+    many = {key: _every(pairs, key) for key in ("partition", "holder", "mounted", "used")}
+    members = one.get("MD_DEVICES", "")
     drive = Drive(
         device=device,
         serial=listed.serial if listed is not None else None,
         size_bytes=listed.size_bytes if listed is not None else None,
+        model=(listed.model if listed is not None else None) or "",
         filesystem=one.get("TYPE", ""),
         label=one.get("LABEL", ""),
         uuid=one.get("UUID", ""),
         mounted=many["mounted"],
+        in_use=(
+            *(f"mounted on {place}" for place in many["mounted"]),
+            *(f"used by {holder}" for holder in many["holder"]),
+            *many["used"],
+        ),
+        members=int(members) if members.isdigit() else None,
+        level=one.get("MD_LEVEL", ""),
     )
     return replace(drive, holds=_holds(drive, one, many))
 
@@ -115,80 +218,10 @@ def _holds(drive: Drive, one: dict[str, str], many: dict[str, tuple[str, ...]]) 
         found.append(f"used by {', '.join(many['holder'])}")
     if drive.mounted:
         found.append(f"mounted on {', '.join(drive.mounted)}")
+    found += many["used"]
     # 2 is blkid's word for "nothing found"; 8 is "several signatures", anything else is a drive that cannot be read.
     if not found and one.get("blkid") != "2":
         found.append(f"cannot be told (blkid exit status {one.get('blkid', '?')})")
     if not found and one.get("zero") != "1":
         found.append("data without a signature that is known")
     return ", ".join(found)
-
-
-def choose(drives: tuple[Drive, ...], storage: StorageSettings) -> Drive:
-    """Return the drive that holds, or is to hold, the models.
-
-    Raises:
-        MetalserveError: there is none, or several, or the one that was named holds something else.
-    """
-    if storage.device.startswith("serial:"):
-        chosen = _by_serial(drives, storage.device.removeprefix("serial:"))
-    else:
-        chosen = _automatic(drives)
-    if chosen.ours and chosen.filesystem != storage.filesystem:
-        raise MetalserveError(
-            f"{chosen} has {chosen.filesystem}, but storage.filesystem is {storage.filesystem}",
-            remedy=f"set storage.filesystem to {chosen.filesystem}; metalserve never formats a drive twice",
-        )
-    elsewhere = [place for place in chosen.mounted if place != storage.mount]
-    if elsewhere:
-        raise MetalserveError(
-            f"{chosen.device} is mounted on {', '.join(elsewhere)}, not on {storage.mount}",
-            remedy=f"umount {elsewhere[0]}, or set storage.mount to it",
-        )
-    return chosen
-
-
-def _by_serial(drives: tuple[Drive, ...], serial: str) -> Drive:
-    found = [drive for drive in drives if drive.serial == serial]
-    if not found:
-        raise MetalserveError(
-            f"no NVMe drive has serial number {serial}; the host has: {_listed(drives)}",
-            remedy="correct storage.device, or see whether the drive has died",
-        )
-    chosen = found[0]
-    if len(found) > 1:
-        raise MetalserveError(
-            f"serial number {serial} has several namespaces: {_listed(found)}",
-            remedy="leave one namespace on the drive for the models",
-        )
-    if not (chosen.ours or chosen.empty):
-        raise MetalserveError(
-            f"{chosen.device} (serial {serial}) is not empty: {chosen.holds}",
-            remedy=f"metalserve erases nothing: if its content may go, run `blkdiscard {chosen.device}` by hand",
-        )
-    return chosen
-
-
-def _automatic(drives: tuple[Drive, ...]) -> Drive:
-    ours = [drive for drive in drives if drive.ours]
-    empty = [drive for drive in drives if drive.empty]
-    for candidates, what in ((ours, "formatted by metalserve"), (empty, "empty")):
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates:
-            raise MetalserveError(
-                f"several NVMe drives are {what}: {_listed(candidates)}",
-                remedy=f"choose one: storage.device 'serial:{candidates[0].serial or 'XYZ'}'",
-            )
-    if not drives:
-        raise MetalserveError(
-            "the host has no NVMe drive",
-            remedy="set storage.device to 'none' to keep the models on an existing file system",
-        )
-    raise MetalserveError(
-        f"no NVMe drive is empty: {_listed(drives)}",
-        remedy="empty one by hand (blkdiscard), or set storage.device to 'none' to use an existing file system",
-    )
-
-
-def _listed(drives: Iterable[Drive]) -> str:
-    return "; ".join(str(drive) for drive in drives) or "none"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from metalserve.desired.model import Watch
 from metalserve.desired.node import Node
-from metalserve.pyinfra_seam.role import learn, prove, record, role, stage
+from metalserve.pyinfra_seam.role import keep_loads, learn, prove, record, role, stage
 from metalserve.releases import Release
 from metalserve.settings import HostSettings, ModelSettings
 from metalserve.verify.finding import Finding
 from roles.container_runtime.desired import watch as watch_container_runtime
 from roles.storage.desired import watch as watch_storage
-from roles.vllm import desired, records
+from roles.vllm import desired, loading, records
 from roles.vllm.launch import planned
 from roles.weights.desired import watch as watch_weights
 
@@ -42,9 +42,16 @@ def _check(node: Node) -> Sequence[Finding]:
         record("answers", desired.in_words(node))
         if words := records.in_words(node.observed):
             record("launch", words)
+        _loads(node, node.settings.model)
         if not node.settings.simulated:  # a stand-in's log tells what it was made to tell
             _calibrate(node, node.settings.model)
     return findings
+
+
+def _loads(node: Node, model: ModelSettings) -> None:
+    if words := loading.in_words(node, planned(node, model)):
+        record("load", words)
+    keep_loads([load.as_dict() for load in loading.loads(node)])
 
 
 def _calibrate(node: Node, model: ModelSettings) -> None:

@@ -14,7 +14,7 @@ from metalserve.secrets import resolve
 from metalserve.settings import EngineSettings, HostSettings, ModelSettings
 from metalserve.verify.finding import Finding
 from metalserve.weights.store import place_of
-from roles.vllm import group, image, records
+from roles.vllm import group, image, loading, records
 from roles.vllm.actions import begin, old_caches, removals, revive
 from roles.vllm.answers import ANSWERS_SECTION, Answer, answers
 from roles.vllm.engine import address, engine_unit
@@ -67,6 +67,7 @@ def watch(settings: HostSettings, release: Release) -> Watch:
             # The probe's text travels with the observation: a host whose copy is missing or old answers all the same.
             ANSWERS_SECTION: _exports(engine, model) + f"set -- --all {engine.port}\n" + _file("probe.sh"),
             records.SECTION: records.COMMAND,
+            **loading.watch_commands(settings, release),
             REFUSED_SECTION: f"cat {REFUSED} 2>/dev/null || :",
             **addresses,
         },
@@ -148,6 +149,7 @@ def serve(node: Node) -> Desired:
     if model is None:
         return Desired(actions=removals(node, keep=0, phase="early"))
     image.refuse_old_podman(node)
+    loading.refuse_lacking_loader(node)
     plan = planned(node, model)
     marker = place_of(node.settings.storage.mount, model).marker
     units = [engine_unit(node, model, plan, replica) for replica in range(plan.replicas)]
@@ -196,6 +198,7 @@ def check(node: Node) -> Sequence[Finding]:
     plan = planned(node, model)
     told = answers(node.observed)
     found = [about(model, told.get(port, Answer(port)), replica) for replica, port in enumerate(plan.ports)]
+    found += loading.findings(node, plan)
     if node.settings.engine.group is not None:
         found.append(_as_wanted(node, unit_text(engine_unit(node, model, plan, 0))))
     return found

@@ -11,7 +11,7 @@ from metalserve.settings import EngineSettings, ModelSettings
 from metalserve.weights.store import place_of
 from roles.container_runtime.desired import CDI_SPEC, access
 from roles.storage.desired import unit_name as mount_unit_name
-from roles.vllm import group, image
+from roles.vllm import group, image, loading
 from roles.vllm.launch import container_path
 from roles.vllm.paths import AUTHORISATION
 from roles.vllm.unit import GATE_S, EngineUnit
@@ -53,12 +53,13 @@ def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int
     major = systemd.split(".")[0].split("-")[0].split("~")[0]
     part = group.part_of(node, plan.replica_args(replica)) if engine.group is not None else None
     serves = part is None or part.rank == 0
+    load_format, _ = loading.format_for(node, model.served_as, place.revision, len(gpus))
     listen = {"MS_LISTEN": f"{engine.host} {plan.ports[replica]}"} if serves else {}
     return EngineUnit(
         replica=replica,
         model=model.served_as,
         image=image.to_run(node),
-        arguments=plan.replica_args(replica),
+        arguments=loading.with_format(plan.replica_args(replica), load_format),
         gpus=gpus,
         gpu_options=gpu_options,
         devices=devices,
@@ -97,6 +98,8 @@ def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int
         host_devices=part.devices if part is not None else (),
         part=part.words if part is not None else "",
         runtime=engine.runtime,
+        page_cache=engine.page_cache,
+        load_format=load_format,
     )
 
 

@@ -6,6 +6,7 @@ LIBRARY = "/usr/local/lib/metalserve"
 GATE = f"{LIBRARY}/engine-gate"
 PROBE = f"{LIBRARY}/engine-probe"
 RECORD = f"{LIBRARY}/engine-record"
+WARM = f"{LIBRARY}/engine-warm"
 REPLACE = f"{LIBRARY}/engine-replace"
 WATCH = f"{LIBRARY}/engine-watch"
 GROUP = f"{LIBRARY}/engine-group"
@@ -29,6 +30,9 @@ Root's alone, since the environment holds the API key."""
 LAUNCHES = "/var/lib/metalserve/launch"
 """What each engine's log said of its last start, a JSON file a replica."""
 
+LOADS = "/var/lib/metalserve/loads.jsonl"
+"""The last 200 starts of the host's engines, a line of JSON each (`metalserve.weights.loads`)."""
+
 STATES = "/run/metalserve/engines"
 """What the watch says of each engine."""
 
@@ -48,6 +52,7 @@ SCRIPTS = {
     GATE: ("gate.sh", "0755"),
     PROBE: ("probe.sh", "0755"),
     RECORD: ("record.sh", "0755"),
+    WARM: ("warm.sh", "0755"),
     REPLACE: ("replace.sh", "0755"),
     WATCH: ("watch.sh", "0755"),
     GROUP: ("group.sh", "0644"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,6 @@ from metalserve.hardware.parsers.text import ParseError
 from metalserve.hardware.parsers.vllm_log import VllmLog, parse_vllm_log
 from metalserve.planning import LaunchPlan
 from metalserve.planning.calibration import Learned, correction_after, deviations
-from metalserve.planning.startup_log import parse_startup
 from roles.vllm.paths import LAUNCHES
 
 SECTION: Final = "engine-launches"
@@ -94,15 +94,15 @@ def against_plan(observed: Observation, plan: LaunchPlan, *, host: str, model: s
     records = launches(observed)
     if not records or plan.memory is None:
         return "", None
-    startup = parse_startup("\n".join(records[0].lines))
-    said = "; ".join(map(str, deviations(plan.memory, startup, plan.split.data)))
-    correction = correction_after(plan.memory, startup)
+    log = records[0].log
+    said = "; ".join(map(str, deviations(plan.memory, log, plan.split.data)))
+    correction = correction_after(plan.memory, log)
     if isinstance(correction, str):
         return said and f"{said}; nothing to learn from it: {correction}", None
     learned = Learned(
         host=host,
         model=model,
-        vllm=startup.version or plan.vllm_version,
+        vllm=_release(log.version) or plan.vllm_version,
         tensor_parallel=plan.tensor_parallel,
         pipeline_parallel=plan.pipeline_parallel,
         weights_factor=correction.weights_factor,
@@ -110,6 +110,11 @@ def against_plan(observed: Observation, plan: LaunchPlan, *, host: str, model: s
         observed=records[0].at,
     )
     return said, learned
+
+
+def _release(version: str | None) -> str | None:
+    found = re.match(r"\d+\.\d+\.\d+", version or "")
+    return found[0] if found else None
 
 
 def _numbers(alike: Sequence[Launch]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roles.vllm.paths import PROBE, RECORD
+from roles.vllm.paths import PROBE, RECORD, WARM
 
 DRAIN_MARGIN_S = 20
 """Seconds that a stop may take beyond the engine's own drain: vLLM needed 2 to 6 s after it (measured on CPU)."""
@@ -49,6 +49,8 @@ class EngineUnit:
         host_devices: device directories that the container gets (/dev/infiniband).
         part: of which group, in words; "" for an engine of its own.
         runtime: docker or podman.
+        page_cache: auto or off, whether the weights are read ahead.
+        load_format: what --load-format says, or auto.
         identity: digest of the rest; `unit_text` puts it in.
     """
 
@@ -82,6 +84,8 @@ class EngineUnit:
     host_devices: Sequence[str] = ()
     part: str = ""
     runtime: str = "docker"
+    page_cache: str = "auto"
+    load_format: str = "auto"
     identity: str = ""
 
     @property
@@ -117,6 +121,9 @@ def environment(unit: EngineUnit) -> list[str]:
         "MS_AUTH": unit.authorisation,
         "MS_RUNTIME": unit.runtime,
         "MS_ID": unit.identity,
+        "MS_MODELS": unit.weights,
+        "MS_CACHE": unit.page_cache,
+        "MS_FORMAT": unit.load_format,
         **unit.gate,
     }
     return [f"Environment={quoted(f'{key}={value}', dollar='$')}" for key, value in values.items()]
@@ -125,6 +132,7 @@ def environment(unit: EngineUnit) -> list[str]:
 def after_start(unit: EngineUnit) -> list[str]:
     """Return what makes a start count: a token, not an open port (/health is 200 while none comes out)."""
     return [
+        f"ExecStartPost=-{WARM} {unit.replica}",
         f"ExecStartPost={PROBE} --wait {unit.start_timeout_s} {unit.port}",
         f"ExecStartPost=-{RECORD} {unit.replica}",
     ]

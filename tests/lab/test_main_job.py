@@ -30,6 +30,8 @@ def test_a_second_run_changes_nothing_in_a_few_sessions(serving: Fleet) -> None:
         assert host["sessions"] <= 8, name
         assert host["simulated"] is True
         assert "metalserve-lab/tiny-llama on :8000" in host["proofs"]["answers"]
+        assert "ready in" in host["proofs"]["load"]
+        assert {load["replica"] for load in host["loads"]} >= set(range(len(ENGINES[name])))
 
 
 def test_dry_and_drift_agree_that_there_is_nothing_to_do(serving: Fleet) -> None:

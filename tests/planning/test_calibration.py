@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from metalserve.catalogue.loader import load_gpus
 from metalserve.errors import MetalserveError
+from metalserve.hardware.parsers.text import ParseError
+from metalserve.hardware.parsers.vllm_log import VllmLog, parse_vllm_log
 from metalserve.planning import hardware_by_name, plan_launch
 from metalserve.planning.calibration import (
     Learned,
@@ -20,7 +20,6 @@ from metalserve.planning.calibration import (
 )
 from metalserve.planning.known import known_model
 from metalserve.planning.memory import GIB, Correction, share_of
-from metalserve.planning.startup_log import parse_startup
 from metalserve.releases import load_release
 from metalserve.settings import EngineSettings
 
@@ -55,49 +54,32 @@ DP = """\
 SHARE = share_of(known_model("Llama-3.3-70B-Instruct"), 81559, 0.92, tensor_parallel=4, gpu_id="h100-sxm")
 
 
-def test_lines_of_old_and_new_engines() -> None:
-    old = parse_startup(V08)
-    assert (old.version, old.weights_gib, old.kv_tokens, old.engines) == ("0.8.0", 9.0968, 48_928, 1)
-    assert old.load_s == 54.463499
-    new = parse_startup(V033)
-    assert (new.version, new.weights_gib, new.kv_gib) == ("0.33.0", 32.91, 36.11)
-    assert (new.kv_tokens, new.max_model_len, new.max_concurrency) == (473_296, 131_072, 3.61)
-    assert (new.graphs_gib, new.graphs_estimated_gib) == (1.21, 1.40)
-    assert (new.free_gib, new.total_gib, new.budget_gib) == (78.60, 79.11, 72.78)
-    assert parse_startup(CPU).device == "CPU"
-    assert parse_startup(DP).kv_tokens == 347_456 + 347_440
-    assert parse_startup("").weights_gib is None
-
-
-def test_the_last_start_counts() -> None:
-    both = parse_startup(V08 + V033)
-    assert (both.version, both.kv_tokens, both.engines) == ("0.33.0", 473_296, 1)
-
-
-@given(text=st.text(max_size=400) | st.lists(st.sampled_from(V033.splitlines() + V08.splitlines())).map("\n".join))
-def test_any_text_is_read(text: str) -> None:
-    found = parse_startup(text)
-    assert found.kv_tokens is None or found.engines > 0
+def started(log: str) -> VllmLog:
+    """Return what a log says; nothing where no line of it is of vLLM, as the record of a start does."""
+    try:
+        return parse_vllm_log(log)
+    except ParseError:
+        return VllmLog()
 
 
 def test_the_plan_beside_the_log() -> None:
-    told = {d.what: d for d in deviations(SHARE, parse_startup(V033))}
+    told = {d.what: d for d in deviations(SHARE, started(V033))}
     assert set(told) == {"weights", "KV cache", "KV tokens"}
     assert told["weights"].within
     assert told["KV cache"].percent == pytest.approx(100 * ((SHARE.kv_bytes / GIB) / 36.11 - 1))
     assert "the engine printed 473,296 (" in str(told["KV tokens"])
-    assert deviations(SHARE, parse_startup(CPU)) == []
+    assert deviations(SHARE, started(CPU)) == []
 
 
 def test_what_was_learned_makes_the_next_plan_right() -> None:
-    learned = correction_after(SHARE, parse_startup(V033))
+    learned = correction_after(SHARE, started(V033))
     assert isinstance(learned, Correction)
     model = known_model("Llama-3.3-70B-Instruct")
     again = share_of(model, 81559, 0.92, tensor_parallel=4, gpu_id="h100-sxm", correction=learned)
     assert again.weights / GIB == pytest.approx(32.91, abs=0.01)
     assert again.kv_bytes / GIB == pytest.approx(36.11, abs=0.05)
     # a second start that prints the same teaches the same, not twice as much
-    second = correction_after(again, parse_startup(V033), learned)
+    second = correction_after(again, started(V033), learned)
     assert isinstance(second, Correction)
     assert second.weights_factor == pytest.approx(learned.weights_factor, abs=1e-4)
     assert second.overhead == pytest.approx(learned.overhead, abs=GIB / 100)
@@ -114,7 +96,7 @@ def test_what_was_learned_makes_the_next_plan_right() -> None:
     ],
 )
 def test_logs_that_teach_nothing(log: str, words: str) -> None:
-    found = correction_after(SHARE, parse_startup(log))
+    found = correction_after(SHARE, started(log))
     assert isinstance(found, str)
     assert words in found
 

@@ -41,7 +41,7 @@ class Host:
         self.library = root / "lib"
         for name in ("bin", "lib", UNITS, "etc/metalserve", "run", "var/lib"):
             (root / name).mkdir(parents=True)
-        for name in ("replace", "record", "watch", "group", "beacon"):
+        for name in ("replace", "record", "warm", "watch", "group", "beacon"):
             shutil.copy(SCRIPTS / f"{name}.sh", self.library / f"engine-{name}")
         self.tool("systemctl", SYSTEMCTL.replace("{root}", str(root)))
         self.tool(
@@ -196,6 +196,73 @@ def test_what_answered_is_kept_and_recorded(box: Host) -> None:
     box.engine(0, "Environment=MS_ID=def\n")
     box.run("record", "0", MS_ID="abc")
     assert box.read("var/lib/metalserve/engines/metalserve-vllm-0.service") == "Environment=MS_ID=abc\n"
+
+
+def models(box: Host, sizes: dict[str, int]) -> str:
+    directory = box.root / "models/aaaa"
+    directory.mkdir(parents=True)
+    for name, size in sizes.items():
+        (directory / name).write_bytes(b"x" * size)
+    box.tool("findmnt", "#!/bin/sh\necho ' 7:3'\n")
+    box.write("sys/dev/block/7:3/stat", "  10 0 1000 5 0 0 0\n")
+    box.write("proc/meminfo", "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n")
+    return str(directory)
+
+
+def history(box: Host) -> list[dict[str, object]]:
+    return [json.loads(line) for line in box.read("var/lib/metalserve/loads.jsonl").splitlines()]
+
+
+def test_each_start_is_added_to_the_history_and_the_oldest_go(box: Host) -> None:
+    box.write("log", LOG + "(W pid=1) INFO 11-25 18:13:47 [default_loader.py:501] Loading weights took 8.10 seconds\n")
+    box.write("show", "1000000\n")
+    given = {"MS_MODELS": models(box, {"a.safetensors": 3000, "b.safetensors": 500, "c.json": 7})}
+    given |= {"MS_CACHE": "off", "MS_FORMAT": "fastsafetensors", "MS_IMAGE": "vllm:1", "MS_GPUS": "GPU-1,GPU-2"}
+    assert box.run("warm", "0", **given).stdout == ""
+    box.write("sys/dev/block/7:3/stat", "  20 0 1006 5 0 0 0\n")
+    done = box.run("record", "0", MS_ID="abc", MS_MODEL="m", **given)
+    assert done.returncode == 0, done.stderr
+    (found,) = history(box)
+    assert (found["revision"], found["image"], found["format"]) == ("aaaa", "vllm:1", "fastsafetensors")
+    assert (found["weights_bytes"], found["read_bytes"], found["warmed_bytes"]) == (3500, 6 * 512, None)
+    assert found["lines"] == [
+        "Loading weights took 8.10 seconds",
+        'Model loading took 15.02 GiB memory and "9.2" seconds\\',
+    ]
+    assert found["gate_s"] == 0.0
+    box.write("var/lib/metalserve/loads.jsonl", "".join('{"schema": 1, "replica": 7}\n' for _ in range(230)))
+    box.run("record", "1", MS_ID="abc")
+    kept = history(box)
+    assert len(kept) == 200
+    assert [line["replica"] for line in kept[-2:]] == [7, 1]
+    assert kept[-1]["read_bytes"] is None  # nothing was noted when it began
+
+
+def test_weights_are_read_ahead_where_memory_allows(box: Host) -> None:
+    given = {"MS_MODELS": models(box, {"a.safetensors": 3000, "b c.safetensors": 500}), "MS_CACHE": "auto"}
+    done = box.run("warm", "0", MS_RESERVE_MIB="1", **given)
+    assert done.returncode == 0
+    assert done.stdout.startswith("metalserve: 0 MiB of weights read ahead in ")
+    assert box.read("run/metalserve/loads/0.warmed").split()[0] == "3500"
+    assert box.read("run/metalserve/loads/0.sectors") == "1000\n"
+    box.run("record", "0", MS_ID="abc", **given)
+    assert history(box)[-1]["warmed_bytes"] == 3500
+    short = box.run("warm", "0", MS_RESERVE_MIB="8000", **given)
+    assert short.returncode == 0
+    assert "weights not read ahead: 7812 MiB of memory are available, 8000 are needed" in short.stdout
+    assert box.read("run/metalserve/loads/0.warmed") == ""  # that of the start before says nothing of this one
+    off = box.run("warm", "0", MS_RESERVE_MIB="1", **{**given, "MS_CACHE": "off"})
+    assert (off.returncode, off.stdout) == (0, "")
+
+
+def test_engines_that_start_together_read_the_weights_once(box: Host) -> None:
+    given = {"MS_MODELS": models(box, {"a.safetensors": 10}), "MS_CACHE": "auto", "MS_RESERVE_MIB": "1"}
+    box.tool("dd", f"#!/bin/sh\necho read >>{box.root}/reads\nsleep 1\n")
+    command = ["sh", str(box.library / "engine-warm")]
+    environment = {"PATH": f"{box.root}/bin:{os.environ['PATH']}", "MS_ROOT": str(box.root), **given}
+    running = [subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.DEVNULL) for i in range(3)]
+    assert [process.wait(timeout=30) for process in running] == [0, 0, 0]
+    assert box.read("reads").count("read") == 1
 
 
 WATCH = {"MS_ADDRESS": "engine", "MS_MODEL": "m", "MS_AUTH": "/none", "MS_PORT": "8000"}
