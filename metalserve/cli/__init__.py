@@ -13,6 +13,7 @@ from metalserve.errors import MetalserveError
 
 COMMANDS = {
     "converge": "Run a deploy over the inventory: limits checked, waves, retries, a report.",
+    "diagnose": "What ails a node, from saved logs, and the smallest step that can cure it.",
     "driver": "Plan the driver of a host: packages, repository, pins, reasons, steps.",
     "drift": "Compare hosts with what they should be, changing nothing.",
     "lab": "The built-in lab: real hosts, simulated GPUs.",
