@@ -18,6 +18,8 @@ class Evidence:
         earlier: kernel log of the boot before, or `None`: tells why a host went down.
         fabric: log of fabric manager, or `None`.
         engines: name of an engine -> its log.
+        smi: what nvidia-smi said when it did not answer as it should; empty when it did, or was not asked.
+        smi_status: its exit status then; 124 for one that did not end in time.
         hardware: what the host's tools said, or `None`.
         findings: what the checks said of it.
         silent_engines: names of engines that say they are healthy while no token comes.
@@ -28,6 +30,8 @@ class Evidence:
     earlier: str | None = None
     fabric: str | None = None
     engines: Mapping[str, str] = field(default_factory=dict)
+    smi: str = ""
+    smi_status: int = 0
     hardware: NodeHardware | None = None
     findings: tuple[Finding, ...] = ()
     silent_engines: tuple[str, ...] = ()

@@ -20,9 +20,11 @@ from metalserve.catalogue.loader import load_gpus
 from metalserve.errors import MetalserveError
 from metalserve.hardware.gpu_details import gpu_details
 from metalserve.hardware.node import NodeHardware
+from metalserve.hardware.parsers.smi import smi_failure
 from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError, decode
 from metalserve.hardware.values import Gpu
+from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
 from metalserve.verify.health import check_gpus
 
@@ -30,6 +32,9 @@ SIZE_LIMIT: Final = 256 << 20
 """Bytes of one file after decompression; a nvidia-bug-report has some tens of MiB."""
 FILE_LIMIT: Final = 2000
 """Files of one directory or tar."""
+
+_SMI_FAILURE_LIMIT: Final = 20_000
+"""Characters of a text that may be nothing but a complaint of nvidia-smi; it prints its table after some of them."""
 
 Part = Literal["kernel", "earlier", "fabric", "engine", "smi-q"]
 
@@ -53,6 +58,9 @@ class _Parts:
     texts: dict[Part, list[str]] = field(default_factory=dict)
     engines: dict[str, str] = field(default_factory=dict)
     gpus: list[Gpu] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    smi: str = ""
+    smi_status: int = 0
     lacking: list[str] = field(default_factory=list)
 
     def add(self, part: Part, text: str) -> None:
@@ -73,8 +81,13 @@ def read_evidence(names: Iterable[str]) -> Evidence:
     known = 0
     names = list(names)
     for name in names:
-        for where, raw in _files(name):
-            known += _take(where, decode(raw), parts)
+        files = [(where, decode(raw)) for where, raw in _files(name)]
+        bundle = bundle_of(files)
+        if bundle is not None:
+            known += _take_bundle(name, bundle, parts)
+            continue
+        for where, text in files:
+            known += _take(where, text, parts)
     if not known:
         raise MetalserveError(
             "holds no kernel log, engine log, log of fabric manager or `nvidia-smi -q`",
@@ -84,7 +97,7 @@ def read_evidence(names: Iterable[str]) -> Evidence:
     for part, words in (("kernel", "the kernel log"), ("smi-q", "`nvidia-smi -q`")):
         if part == "kernel" and not parts.texts.get("kernel"):
             parts.lacking.append(words)
-        if part == "smi-q" and not parts.gpus:
+        if part == "smi-q" and not parts.gpus and not parts.smi:
             parts.lacking.append(f"{words}: what the driver itself asks for is not known")
     hardware = NodeHardware(gpus=tuple(parts.gpus), smi_state="ok") if parts.gpus else None
     return Evidence(
@@ -92,6 +105,9 @@ def read_evidence(names: Iterable[str]) -> Evidence:
         earlier=parts.text("earlier"),
         fabric=parts.text("fabric"),
         engines=parts.engines,
+        smi=parts.smi,
+        smi_status=parts.smi_status,
+        silent_engines=tuple(parts.silent),
         hardware=hardware,
         findings=tuple(check_gpus(hardware, load_gpus())) if hardware else (),
         lacking=tuple(parts.lacking),
@@ -151,6 +167,21 @@ def _unpacked(where: str, raw: bytes) -> bytes:
     return raw
 
 
+def _take_bundle(name: str, bundle: Bundle, parts: _Parts) -> int:
+    """Take a bundle of `metalserve diagnose`: what each file is, its name says."""
+    for part, text in (("kernel", bundle.kernel), ("earlier", bundle.earlier), ("fabric", bundle.fabric)):
+        if text:
+            parts.add(part, text)  # type: ignore[arg-type]  # the names are those of Part
+    parts.engines.update(bundle.engines)
+    parts.silent.extend(bundle.silent)
+    if bundle.smi_status:
+        parts.smi, parts.smi_status = bundle.smi, bundle.smi_status
+    elif bundle.smi:
+        _take(name, bundle.smi, parts)
+    parts.lacking.extend(bundle.lacking)
+    return 1
+
+
 def _take(where: str, text: str, parts: _Parts) -> int:
     """Take what a file holds; returns how many kinds of evidence were in it."""
     taken = 0
@@ -172,6 +203,9 @@ def _take(where: str, text: str, parts: _Parts) -> int:
             parts.gpus.extend(replace(gpu, details=gpu_details(tree)) for gpu, tree in pairs)
     rest += text[last:]
     name = Path(where).name
+    if not taken and len(text) < _SMI_FAILURE_LIMIT and smi_failure(text) is not None and not _KERNEL.search(text):
+        parts.smi += text
+        return 1
     if _FABRIC.search(rest) and not _KERNEL.search(rest) and not _has_sign(rest, "engine"):
         parts.add("fabric", rest)
         return taken + 1

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
+from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
 from metalserve.recovery.evidence import Evidence
 
+EARLIER = "kernel log of the boot before"
 LINE_LIMIT = 400
 """Characters of a line that are kept as evidence."""
 
@@ -37,8 +39,6 @@ def from_logs(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect
     """Find the catalogue's signs in all logs."""
     if evidence.kernel is not None:
         yield from _matches("kernel", evidence.kernel, "kernel log", catalogue)
-    if evidence.earlier is not None:
-        yield from _matches("kernel", evidence.earlier, "kernel log of the boot before", catalogue)
     if evidence.fabric is not None:
         yield from _matches("fabric", evidence.fabric, "fabric manager's log", catalogue)
     for name, text in evidence.engines.items():
@@ -47,6 +47,12 @@ def from_logs(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect
     for name in evidence.silent_engines:
         cause = catalogue.cause("engine-hang")
         yield Suspect(cause, name, f"{name}: /health answers, a completion does not", "probe", cause.source)
+
+
+def from_earlier(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find why the host went down: signs in the kernel log of the boot before. No step is taken for them any more."""
+    if evidence.earlier is not None:
+        yield from _matches("kernel", evidence.earlier, EARLIER, catalogue)
 
 
 def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
@@ -62,6 +68,25 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
                 catalogue.cause(sign.cause), pci_address(subject) or subject, line[:LINE_LIMIT], origin, sign.source
             )
             break  # the first sign that fits is the most telling one: the file is in that order
+
+
+_SMI_STATES = {"mismatch": "driver-mismatch", "no-driver": "driver-absent", "absent": "driver-absent"}
+
+
+def from_smi(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find what a failing nvidia-smi says: which GPUs it cannot reach, or why it cannot speak with the driver."""
+    if not evidence.smi and not evidence.smi_status:
+        return
+    lost = addresses_named_in_errors(evidence.smi)
+    for address in lost:
+        cause = catalogue.cause("gpu-off-bus")
+        line = next((each for each in clean(evidence.smi).splitlines() if pci_address(each)), evidence.smi)
+        yield Suspect(cause, address, line.strip()[:LINE_LIMIT], "nvidia-smi", catalogue.sources["nvml"])
+    failure = smi_failure(evidence.smi, evidence.smi_status)
+    if failure is not None and not lost:
+        hung = evidence.smi_status in (124, 137)
+        cause = catalogue.cause("driver-hang" if hung else _SMI_STATES.get(failure.state, "gpu-no-init"))
+        yield Suspect(cause, "", failure.message[:LINE_LIMIT], "nvidia-smi", catalogue.sources["nvml"])
 
 
 def from_gpus(gpus: Iterable[Gpu], catalogue: CauseCatalogue) -> Iterator[Suspect]:

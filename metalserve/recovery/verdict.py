@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from metalserve.catalogue.causes import CauseCatalogue, Confidence, load_causes
@@ -11,7 +11,7 @@ from metalserve.hardware.parsers.kernel_log import parse_kernel_log
 from metalserve.hardware.values import XidEvent
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
-from metalserve.recovery.suspects import Suspect, from_findings, from_gpus, from_logs
+from metalserve.recovery.suspects import EARLIER, Suspect, from_earlier, from_findings, from_gpus, from_logs, from_smi
 
 SCHEMA: Final = 1
 _RANK: Final[dict[Confidence, int]] = {"high": 2, "medium": 1, "low": 0}
@@ -47,6 +47,7 @@ class Found:
         authority: for GPUs: who said so (`the driver's recovery action`, `Xid 154`, `the Xid table`).
         disagreements: what lower authorities would do.
         explained_by: id of the cause that brought this about; empty when it stands alone.
+        past: of the boot before: tells why the host went down, and no step is taken for it any more.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Found:
     authority: str = ""
     disagreements: tuple[str, ...] = ()
     explained_by: str = ""
+    past: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -113,18 +115,28 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
     found = [_of_gpu(verdict) for verdict in judge_gpus(events, gpus, catalogue)]
     suspects = [
         *switch_suspects(events, catalogue),
+        *from_smi(evidence, catalogue),
         *from_gpus(gpus, catalogue),
         *from_logs(evidence, catalogue),
         *from_findings(evidence, catalogue),
     ]
     causes = _explained(_merged([*found, *(_of_suspect(each) for each in suspects)]), catalogue)
-    causes.sort(key=lambda c: (bool(c.explained_by), -catalogue.height(c.rung), -_RANK[c.confidence], c.id))
-    counting = [c for c in causes if not c.explained_by]
+    causes += _past(evidence, catalogue)
+    causes.sort(key=lambda c: (c.past, bool(c.explained_by), -catalogue.height(c.rung), -_RANK[c.confidence], c.id))
+    counting = [c for c in causes if not c.explained_by and not c.past]
     sure = [c for c in counting if c.confidence != "low"] or counting
     rung = max((c.rung for c in sure), key=catalogue.height, default="nothing")
     return Verdict(
         tuple(causes), rung, any(c.person for c in sure if c.rung == rung), evidence.lacking, tuple(log.notes)
     )
+
+
+def _past(evidence: Evidence, catalogue: CauseCatalogue) -> list[Found]:
+    """What the boot before ended with. A reboot has cured it, or this boot's evidence shows it again."""
+    verdicts = judge_gpus(parse_kernel_log(evidence.earlier or "").events, (), catalogue)
+    found = [replace(_of_gpu(verdict), origins=(EARLIER,)) for verdict in verdicts]
+    found += [_of_suspect(suspect) for suspect in from_earlier(evidence, catalogue)]
+    return [replace(cause, past=True) for cause in _merged(found)]
 
 
 def _of_suspect(suspect: Suspect) -> Found:
@@ -186,9 +198,9 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
             by = blamed.id
         elif cause.id in ("engine-died", "engine-gpu-error") and why is not None and why.id != cause.id:
             by = why.id
-        elif cause.id == "gpu-no-init" and "gpu-off-bus" in by_id:
+        elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
             by = "gpu-off-bus"
-        result.append(_with_explanation(cause, by) if by else cause)
+        result.append(replace(cause, explained_by=by) if by else cause)
     return result
 
 
@@ -202,8 +214,3 @@ def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool
 
 def _by_height(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
     return sorted(causes, key=lambda c: -catalogue.height(c.rung))
-
-
-def _with_explanation(cause: Found, by: str) -> Found:
-    values = {name: getattr(cause, name) for name in cause.__slots__}
-    return Found(**{**values, "explained_by": by})

@@ -23,7 +23,7 @@ def in_words(verdict: Verdict, catalogue: CauseCatalogue | None = None) -> list[
 
 
 def _headline(verdict: Verdict, catalogue: CauseCatalogue) -> str:
-    if not verdict.causes:
+    if all(cause.past for cause in verdict.causes):
         return "verdict: nothing found that calls for a step"
     rung = catalogue.rung(verdict.rung)
     if rung.name == "nothing":
@@ -35,7 +35,9 @@ def _headline(verdict: Verdict, catalogue: CauseCatalogue) -> str:
 def _cause(cause: Found, catalogue: CauseCatalogue) -> list[str]:
     about = f" [{', '.join(cause.subjects[:8])}{', ...' if len(cause.subjects) > 8 else ''}]" if cause.subjects else ""
     says = f", says {cause.authority}" if cause.authority else ""
-    if cause.explained_by:
+    if cause.past:
+        lines = [f"in the boot before: {cause.title}{about}"]
+    elif cause.explained_by:
         lines = [f"{cause.title}{about}: a consequence of: {catalogue.cause(cause.explained_by).title}"]
     else:
         lines = [f"{cause.title}{about} -> {cause.rung} (confidence: {cause.confidence}{says})"]
@@ -45,6 +47,6 @@ def _cause(cause: Found, catalogue: CauseCatalogue) -> list[str]:
     lines += [f"    {line[:_WIDTH]}" for line in cause.lines]
     if cause.times > len(cause.lines):
         lines.append(f"    ... {cause.times} lines in all, in the {', '.join(cause.origins)}")
-    if not cause.explained_by:
+    if not cause.explained_by and not cause.past:
         lines.append(f"  source: {'; '.join(cause.sources)}")
     return lines

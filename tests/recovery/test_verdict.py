@@ -34,7 +34,7 @@ def evidence_of(case: dict[str, Any]) -> Evidence:
 
 
 def alone(verdict: Verdict) -> set[str]:
-    return {cause.id for cause in verdict.causes if not cause.explained_by}
+    return {cause.id for cause in verdict.causes if not cause.explained_by and not cause.past}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -42,6 +42,7 @@ def test_the_table(case: dict[str, Any]) -> None:
     verdict = judge(evidence_of(case))
     assert alone(verdict) == set(case["causes"])
     assert {cause.id for cause in verdict.causes if cause.explained_by} == set(case.get("explained", ()))
+    assert {cause.id for cause in verdict.causes if cause.past} == set(case.get("past", ()))
     assert verdict.rung == case["rung"]
     if "person" in case:
         assert verdict.needs_person is case["person"]
