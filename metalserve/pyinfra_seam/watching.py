@@ -1,28 +1,21 @@
-"""Watches hosts: one long SSH session each, whose frames go into a queue; broken ones are tried again.
-
-gevent stands in for threads here (pyinfra_cli, which reads the inventory, puts it there), so everything runs in one.
-"""
+"""Watches hosts: one long SSH session each, whose frames go into a queue; broken ones are tried again."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metalserve.desired.render import RUN_FROM_STDIN
 from metalserve.errors import MetalserveError
-from metalserve.inventory import check_hosts
-from metalserve.pyinfra_seam.inventory import read_inventory
+from metalserve.pyinfra_seam.sessions import choose, connect, in_words, open_channel
 from metalserve.watching.frames import FrameReader, sampling_script
 from metalserve.watching.node import NodeWatch
 
 _AGAIN_S = (2, 5, 10, 30)
 """Seconds before a broken connection is tried again; the last one from then on."""
-_KEEPALIVE_S = 15
 
 
 @dataclass
@@ -71,22 +64,13 @@ def watch(path: str, limits: Sequence[str] = (), *, interval_s: float = 2.0) -> 
     Raises:
         MetalserveError: the inventory cannot be read, or has no such host.
     """
-    inventory = read_inventory(path)
-    settings = check_hosts([(host.name, host.data.dict()) for host in inventory], path)
-    names = _limited(inventory, limits, path)
-    # Imported here: pyinfra_cli has put gevent in place of sockets by now.
+    chosen = choose(path, limits)
     import gevent
-    from pyinfra.api.config import Config
-    from pyinfra.api.state import State, StateStage
 
-    logging.getLogger("pyinfra").setLevel(logging.CRITICAL)  # what a connection says is shown in its host's line
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-    config = Config()  # type: ignore[no-untyped-call]  # pyinfra leaves it untyped
-    hosts = [host for host in inventory if host.name in names and not _router_only(settings[host.name])]
+    state, settings = chosen.state, chosen.settings
+    hosts = [host for host in chosen.hosts if not _router_only(settings[host.name])]
     if not hosts:
         raise MetalserveError("no GPU node is left to watch", where=path, remedy="routers are not watched")
-    state = State(inventory, config, initial_limit=hosts)
-    state.set_stage(StateStage.Connect)
     nodes, jobs = [], []
     for host in hosts:
         own = settings[host.name]
@@ -101,17 +85,6 @@ def _router_only(settings: Any) -> bool:
     return settings.router is not None and settings.model is None
 
 
-def _limited(inventory: Any, limits: Sequence[str], path: str) -> set[str]:
-    every = {host.name for host in inventory}
-    chosen: set[str] = set()
-    for limit in limits:
-        found = {limit} & every or {host.name for host in inventory.groups.get(limit, [])}
-        if not found:
-            raise MetalserveError(f"no host or group {limit}", where=path)
-        chosen |= found
-    return chosen or every
-
-
 def _follow(state: Any, host: Any, node: NodeWatch, script: str) -> None:
     """Read the frames of a host for ever; whatever goes wrong is noted with its node and tried again."""
     failures = 0
@@ -121,33 +94,13 @@ def _follow(state: Any, host: Any, node: NodeWatch, script: str) -> None:
             _stream(state, host, node, script)
             node.lost("the session ended")
         except Exception as error:  # paramiko, sockets, a host key that changed: this host alone is down
-            node.lost(_in_words(error))
+            node.lost(in_words(error))
         failures = 0 if node.heard_at != before else failures + 1
         time.sleep(_AGAIN_S[min(failures, len(_AGAIN_S) - 1)])
 
 
-def _in_words(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if isinstance(error, MetalserveError) else f"no connection: {said[:160]}"
-
-
 def _stream(state: Any, host: Any, node: NodeWatch, script: str) -> None:
-    from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
-    from pyinfra.api.command import StringCommand
-    from pyinfra.connectors.util import make_unix_command_for_host
-
-    if host.connected:
-        with contextlib.suppress(Exception):
-            host.disconnect()
-        host.connected = False
-    host.connect(show_errors=False, raise_exceptions=True)
-    found, _ = pop_global_arguments(state, host, {})
-    wrapping = {
-        key: value
-        for key, value in found.items()
-        if key in CONNECTOR_ARGUMENT_KEYS and key not in ("_stdin", "_timeout", "_get_pty", "_success_exit_codes")
-    }
-    command = make_unix_command_for_host(state, host, StringCommand(RUN_FROM_STDIN), **wrapping).get_raw_value()
+    command = connect(state, host)
     connector = host.connector_cls.__name__
     if connector == "SSHConnector":
         _over_ssh(host.connector.client, command, script, node)
@@ -158,16 +111,8 @@ def _stream(state: Any, host: Any, node: NodeWatch, script: str) -> None:
 
 
 def _over_ssh(client: Any, command: str, script: str, node: NodeWatch) -> None:
-    transport = client.get_transport()
-    transport.set_keepalive(_KEEPALIVE_S)
-    channel = transport.open_session(timeout=20)
+    channel = open_channel(client, command, script, quiet_s=max(30.0, 5 * node.interval_s), combine=True)
     try:
-        channel.set_combine_stderr(True)
-        channel.exec_command(command)
-        channel.sendall(script.encode())
-        channel.shutdown_write()
-        # A host that says nothing for this long is gone, whatever TCP still believes.
-        channel.settimeout(max(30.0, 5 * node.interval_s))
         _read(lambda: channel.recv(65536), node)
     finally:
         channel.close()
