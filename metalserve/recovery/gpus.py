@@ -6,6 +6,7 @@ named last, then the table of Xids. Where a lower authority would do something e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from metalserve.recovery.suspects import Suspect, from_event
 
 _ECC_FOLLOWED = {63: "remap-pending", 64: "remap-failed"}
 _PROGRAM = ("program-fault",)
+_PREVIOUS = re.compile(r"caused by previous Xid (\d{1,4})")
+"""Xid 45 of newer drivers names what it cleans up after; the line of that Xid may be gone from the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ def _of_event(event: XidEvent, catalogue: CauseCatalogue) -> Suspect:
     if event.kind == "off-bus":
         return from_event(event, "gpu-off-bus", catalogue, catalogue.sources["no-xid"])
     code = event.xid if event.xid is not None else -1
+    if code == 45 and (previous := _PREVIOUS.search(event.message)):
+        code = int(previous.group(1))
     if 144 <= code <= 150:
         for rule in catalogue.nvlink5:
             if (
