@@ -22,7 +22,6 @@ FAULTS = [
     ("remap-failed", "remap-failed", "quarantine"),
 ]
 SLOW_FAULTS = [
-    ("driver-mismatch", "driver-mismatch", "reload-driver"),
     ("fabric-manager-dead", "fabric-down", "restart-services"),
     ("container-stuck", "engine-hang", "restart-engine"),
 ]
@@ -40,20 +39,20 @@ def diagnose(fleet: Fleet, place: Path, *hosts: str, rc: int = 0) -> dict[str, A
     return told
 
 
-def test_a_well_node_needs_nothing_and_a_lost_gpu_a_reboot(serving: Fleet, tmp_path: Path) -> None:
+def test_a_well_node_needs_nothing_and_a_driver_that_is_two_a_reload(serving: Fleet, tmp_path: Path) -> None:
     serving.lab.heal(NVSWITCH)
     sessions = accepted(serving, NVSWITCH)
     well = diagnose(serving, tmp_path, NVSWITCH)[NVSWITCH]
-    assert (well["rung"], [c for c in well["causes"] if not c["past"]]) == ("nothing", [])
     assert accepted(serving, NVSWITCH) - sessions == 2, "one SSH session, and the one that counts"
+    assert well["rung"] == "nothing", well["causes"]
     assert Path(well["bundle"]).is_file() and well["simulated"] is True
-    serving.lab.fault(NVSWITCH, "gpu-off-bus", gpu=2)
+    serving.lab.fault(NVSWITCH, "driver-mismatch")
     try:
-        lost = diagnose(serving, tmp_path, NVSWITCH)[NVSWITCH]
+        told = diagnose(serving, tmp_path, NVSWITCH)[NVSWITCH]
     finally:
         serving.lab.heal(NVSWITCH)
-    assert lost["rung"] == "reboot"
-    assert next(cause["id"] for cause in lost["causes"] if not cause["explained_by"]) == "gpu-off-bus"
+    assert told["rung"] == "reload-driver", told["causes"]
+    assert "driver-mismatch" in {cause["id"] for cause in told["causes"] if not cause["explained_by"]}
 
 
 def accepted(fleet: Fleet, host: str) -> int:
@@ -76,6 +75,8 @@ def test_each_fault_gets_the_step_that_cures_it(
             time.sleep(5)
     finally:
         serving.lab.heal(NVSWITCH)
+        serving.lab.stop(NVSWITCH, grace_s=0)  # the Xids of this boot stay in its kernel log
+        serving.lab.start(NVSWITCH)
         serving.wait_for_tokens(NVSWITCH, range(8000, 8008))
     assert told["rung"] == rung, told["causes"]
     assert cause in {each["id"] for each in told["causes"] if not each["explained_by"] and not each["past"]}
