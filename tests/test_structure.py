@@ -97,6 +97,7 @@ def test_what_is_pure_does_not_even_know_the_seam() -> None:
             "routing",
             "upgrade",
             "verify",
+            "watching",
         )
     ]
     pure_roles = [p for p in python_files("roles") if p.name != "__init__.py"]

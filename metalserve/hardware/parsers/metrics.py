@@ -16,7 +16,7 @@ _LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]{0,100})="((?:[^"\\]|\\.){0,2000})"'
 _TYPE = re.compile(r"# TYPE ([A-Za-z_:][A-Za-z0-9_:]{0,200}) (\w{1,20})\s*")
 _ENGINE = re.compile(r"(vllm|sglang):")
 
-_FIGURES: Final = {
+FIGURES: Final = {
     "running": ("vllm:num_requests_running", "sglang:num_running_reqs"),
     "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs"),
     "kv_cache_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage"),
@@ -68,7 +68,7 @@ class Metrics:
     def figures(self) -> dict[str, float | None]:
         """The figures that both generations of engines have, under one name; None when not there."""
         found: dict[str, float | None] = {}
-        for figure, names in _FIGURES.items():
+        for figure, names in FIGURES.items():
             values: list[float] = []
             for name in names:
                 values = [s.value for s in self.samples if s.name == name and s.value is not None]

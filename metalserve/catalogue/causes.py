@@ -1,0 +1,138 @@
+"""What ails a node: signs in logs, causes, and the rung of the recovery ladder that can cure each."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from metalserve.catalogue.models import CatalogueError
+
+Confidence = Literal["low", "medium", "high"]
+Log = Literal["kernel", "fabric", "engine"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rung(_Row):
+    """A step of the recovery ladder."""
+
+    name: str
+    what: str
+    destroys: str = Field(description="what is lost by it, in words")
+
+
+class Cause(_Row):
+    """Something that ails a node."""
+
+    id: str
+    title: str
+    rung: str = Field(description="the cheapest step that can cure it")
+    confidence: Confidence
+    subject: Literal["gpu", "fabric", "host", "pcie", "drive", "filesystem", "engine"]
+    then: str = Field("", description="what to do beside or after the step")
+    person: bool = Field(False, description="a step of the ladder alone will not cure it")
+    source: str
+
+
+class Sign(_Row):
+    """A line of a log that tells of a cause."""
+
+    log: Log
+    pattern: str
+    cause: str
+    source: str
+
+    @cached_property
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern; a group `subject` in it names what the line is about."""
+        return re.compile(self.pattern)
+
+
+class Nvlink5Rule(_Row):
+    """How to read an NVLink 5 Xid (144 to 150); what is None fits anything."""
+
+    xid: int | None = None
+    unit: str | None = None
+    text: str | None = None
+    severity: Literal["Fatal", "Nonfatal"] | None = None
+    cause: str
+    source: str
+
+
+class CauseCatalogue(_Row):
+    """Rungs, causes, signs, and the ways from Xids, recovery actions and findings to causes."""
+
+    sources: dict[str, str]
+    rungs: tuple[Rung, ...]
+    causes: tuple[Cause, ...]
+    signs: tuple[Sign, ...]
+    xids: dict[int, str]
+    xid_actions: dict[str, str]
+    recovery_actions: dict[str, str]
+    nvlink5: tuple[Nvlink5Rule, ...]
+    checks: dict[str, str]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Cause]:
+        return {cause.id: cause for cause in self.causes}
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {rung.name: number for number, rung in enumerate(self.rungs)}
+
+    def cause(self, cause_id: str) -> Cause:
+        """Return the cause `cause_id`; KeyError for one that is not in the file."""
+        return self._by_id[cause_id]
+
+    def height(self, rung: str) -> int:
+        """Return how far up the ladder a rung is, from 0 (`nothing`)."""
+        return self._order[rung]
+
+    def rung(self, name: str) -> Rung:
+        """Return the rung `name`."""
+        return self.rungs[self._order[name]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> CauseCatalogue:
+        ids = [cause.id for cause in self.causes]
+        if len(set(ids)) != len(ids):
+            raise ValueError("a cause is listed twice")
+        named = [
+            *(sign.cause for sign in self.signs), *self.xids.values(), *self.xid_actions.values(),
+            *self.recovery_actions.values(), *(rule.cause for rule in self.nvlink5), *self.checks.values(),
+        ]  # fmt: skip
+        unknown = sorted(set(named) - set(ids))
+        if unknown:
+            raise ValueError(f"no such cause: {', '.join(unknown)}")
+        rungs = {rung.name for rung in self.rungs}
+        wrong = sorted({cause.rung for cause in self.causes} - rungs)
+        if wrong:
+            raise ValueError(f"no such rung: {', '.join(wrong)}")
+        for sign in self.signs:
+            re.compile(sign.pattern)
+        return self
+
+
+@cache
+def load_causes() -> CauseCatalogue:
+    """Return the catalogue of causes.
+
+    Raises:
+        CatalogueError: the file is damaged or contradicts itself.
+    """
+    text = resources.files("metalserve.catalogue").joinpath("causes.yaml").read_text(encoding="utf-8")
+    data: Any = yaml.safe_load(text)
+    for kind in ("causes", "signs", "nvlink5"):
+        for row in data[kind]:
+            row["source"] = data["sources"][row["source"]]
+    try:
+        return CauseCatalogue.model_validate(data)
+    except (ValidationError, re.error) as error:
+        raise CatalogueError(f"causes.yaml: {error}") from error

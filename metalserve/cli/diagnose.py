@@ -1,0 +1,90 @@
+"""`metalserve diagnose`: what ails a node, from its logs, and the smallest step that can cure it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from metalserve.recovery.bundle import DEADLINE_S, collecting_script
+from metalserve.recovery.reading import read_evidence
+from metalserve.recovery.verdict import SCHEMA, judge
+from metalserve.recovery.words import in_words
+
+_CONNECT_S = 30
+"""Seconds for the connection and the way back, beside the script's own limit."""
+
+
+@click.command("diagnose")
+@click.argument("what", nargs=-1, metavar="[FILE|DIRECTORY|-|HOST]...")
+@click.option("--inventory", metavar="FILE", help="Ask hosts: WHAT are its hosts or groups; none means all.")
+@click.option(
+    "--save",
+    default="reports/evidence",
+    show_default=True,
+    metavar="DIRECTORY",
+    help="Where bundles of hosts are kept.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(what: tuple[str, ...], inventory: str | None, save: str, as_json: bool) -> int:
+    """Judge a node by what was saved of it, or by what it says of itself now.
+
+    FILE is a kernel log (`dmesg`, `journalctl -k`), an engine's log (`docker logs`), fabric manager's log,
+    `nvidia-smi -q`, a nvidia-bug-report.log.gz, a bundle, a tar or a DIRECTORY of such files; "-" reads standard
+    input. Together they are the evidence of one host: what an engine shows is explained by what its GPU shows.
+
+    With --inventory each HOST is asked by one SSH session, also when its nvidia-smi hangs; nothing is changed there.
+    What it said is kept as a bundle, which `metalserve diagnose BUNDLE` reads again. Status 1: a host did not answer.
+    """
+    if inventory is not None:
+        return _hosts(inventory, what, Path(save), as_json)
+    if not what:
+        raise click.UsageError("give a FILE, a DIRECTORY, '-', or --inventory with hosts")
+    verdict = judge(read_evidence(what))
+    if as_json:
+        click.echo(json.dumps(verdict.as_dict(), indent=1))
+        return 0
+    for line in in_words(verdict):
+        click.echo(line)
+    return 0
+
+
+def _hosts(inventory: str, limits: tuple[str, ...], save: Path, as_json: bool) -> int:
+    from metalserve.pyinfra_seam.sessions import ask, choose
+
+    chosen = choose(inventory, limits)
+    answers = ask(chosen, collecting_script(), timeout_s=DEADLINE_S + _CONNECT_S)
+    said: dict[str, dict[str, Any]] = {}
+    for name, answer in sorted(answers.items()):
+        simulated = chosen.settings[name].simulated
+        if answer.error or answer.status != 0 or not answer.data:
+            error = answer.error or f"the script ended with status {answer.status}"
+            said[name] = {"error": error, "seconds": round(answer.seconds, 1), "simulated": simulated}
+            if not as_json:
+                click.echo(f"{name}: no evidence: {error} -> see its BMC: power, event log, console\n")
+            continue
+        path = _kept(save, name, answer.data)
+        verdict = judge(read_evidence([str(path)]))
+        said[name] = {
+            **verdict.as_dict(), "bundle": str(path), "seconds": round(answer.seconds, 1), "simulated": simulated
+        }  # fmt: skip
+        if not as_json:
+            mark = "  (GPUs simulated)" if simulated else ""
+            click.echo(f"{name}: evidence of {answer.seconds:.1f} s in {path}{mark}")
+            click.echo("\n".join(f"  {line}" if line else "" for line in in_words(verdict)) + "\n")
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "hosts": said}, indent=1))
+    return 1 if any("error" in each for each in said.values()) else 0
+
+
+def _kept(save: Path, name: str, data: bytes) -> Path:
+    from metalserve.report.writing import write_whole
+
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = save / f"{name.replace('/', '_')}-{stamp}.tar.gz"
+    write_whole(path, gzip.compress(data, compresslevel=3, mtime=0))
+    return path

@@ -1,0 +1,122 @@
+"""From single signs to suspects: what each line, state and finding alone would say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
+from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
+from metalserve.hardware.parsers.text import clean, pci_address
+from metalserve.hardware.values import Gpu, XidEvent
+from metalserve.recovery.evidence import Evidence
+
+EARLIER = "kernel log of the boot before"
+LINE_LIMIT = 400
+"""Characters of a line that are kept as evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """One sign, and the cause that it speaks for.
+
+    Attributes:
+        cause: the cause.
+        subject: what it is about: a PCI address, an engine's name, a drive, a device; empty when the line does not say.
+        line: the line or value, verbatim.
+        origin: where it was read (`kernel log`, `nvidia-smi`, `engine 0`).
+        source: why the sign means the cause.
+    """
+
+    cause: Cause
+    subject: str
+    line: str
+    origin: str
+    source: str
+
+
+def from_logs(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find the catalogue's signs in all logs."""
+    if evidence.kernel is not None:
+        yield from _matches("kernel", evidence.kernel, "kernel log", catalogue)
+    if evidence.fabric is not None:
+        yield from _matches("fabric", evidence.fabric, "fabric manager's log", catalogue)
+    for name, text in evidence.engines.items():
+        for suspect in _matches("engine", text, f"log of {name}", catalogue):
+            yield Suspect(suspect.cause, suspect.subject or name, suspect.line, suspect.origin, suspect.source)
+    for name in evidence.silent_engines:
+        cause = catalogue.cause("engine-hang")
+        yield Suspect(cause, name, f"{name}: /health answers, a completion does not", "probe", cause.source)
+
+
+def from_earlier(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find why the host went down: signs in the kernel log of the boot before. No step is taken for them any more."""
+    if evidence.earlier is not None:
+        yield from _matches("kernel", evidence.earlier, EARLIER, catalogue)
+
+
+def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    signs = [sign for sign in catalogue.signs if sign.log == log]
+    for line in clean(text).splitlines():
+        line = line.strip()[:2000]
+        for sign in signs:
+            found = sign.compiled.search(line)
+            if found is None:
+                continue
+            subject = found.groupdict().get("subject") or ""
+            yield Suspect(
+                catalogue.cause(sign.cause), pci_address(subject) or subject, line[:LINE_LIMIT], origin, sign.source
+            )
+            break  # the first sign that fits is the most telling one: the file is in that order
+
+
+_SMI_STATES = {"mismatch": "driver-mismatch", "no-driver": "driver-absent", "absent": "driver-absent"}
+
+
+def from_smi(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find what a failing nvidia-smi says: which GPUs it cannot reach, or why it cannot speak with the driver."""
+    if not evidence.smi and not evidence.smi_status:
+        return
+    lost = addresses_named_in_errors(evidence.smi)
+    for address in lost:
+        cause = catalogue.cause("gpu-off-bus")
+        line = next((each for each in clean(evidence.smi).splitlines() if pci_address(each)), evidence.smi)
+        yield Suspect(cause, address, line.strip()[:LINE_LIMIT], "nvidia-smi", catalogue.sources["nvml"])
+    failure = smi_failure(evidence.smi, evidence.smi_status)
+    if failure is not None and not lost:
+        hung = evidence.smi_status in (124, 137)
+        cause = catalogue.cause("driver-hang" if hung else _SMI_STATES.get(failure.state, "gpu-no-init"))
+        yield Suspect(cause, "", failure.message[:LINE_LIMIT], "nvidia-smi", catalogue.sources["nvml"])
+
+
+def from_gpus(gpus: Iterable[Gpu], catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find what the state of GPUs says beside the driver's recovery action."""
+    for gpu in gpus:
+        details = gpu.details
+        states = (
+            ("remap-failed", gpu.remapped_failure, "Remapping Failure Occurred : Yes"),
+            ("remap-pending", gpu.remapped_pending, "Remapped Rows Pending : Yes"),
+            ("sram-threshold", gpu.sram_threshold_exceeded, "SRAM Threshold Exceeded : Yes"),
+            ("memory-unrepairable", details and details.unrepairable_memory, "Unrepairable Memory : Yes"),
+            ("remap-pending", details and details.channel_repair_pending, "Channel Repair Pending : Yes"),
+            ("remap-pending", details and details.tpc_repair_pending, "TPC Repair Pending : Yes"),
+        )
+        for cause_id, is_so, line in states:
+            if is_so:
+                cause = catalogue.cause(cause_id)
+                yield Suspect(cause, gpu.pci or f"GPU {gpu.index}", line, "nvidia-smi", cause.source)
+
+
+def from_findings(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find what failing checks say; those of Xids and recovery actions are read at their source instead."""
+    for finding in evidence.findings:
+        cause_id = catalogue.checks.get(finding.check)
+        if cause_id is not None and finding.status == "fail":
+            cause = catalogue.cause(cause_id)
+            subject = pci_address(finding.subject) or ("" if finding.subject == "host" else finding.subject)
+            yield Suspect(cause, subject, finding.observed[:LINE_LIMIT], f"check {finding.check}", finding.source)
+
+
+def from_event(event: XidEvent, cause_id: str, catalogue: CauseCatalogue, source: str) -> Suspect:
+    """Return the suspect of one Xid or SXid line."""
+    return Suspect(catalogue.cause(cause_id), event.pci or "", event.message[:LINE_LIMIT], "kernel log", source)

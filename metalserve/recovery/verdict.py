@@ -1,0 +1,224 @@
+"""Evidence in, verdict out: causes by rank, and the rung at which the ladder begins. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from metalserve.catalogue.causes import CauseCatalogue, Confidence, load_causes
+from metalserve.hardware.parsers.kernel_log import parse_kernel_log
+from metalserve.hardware.values import XidEvent
+from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
+from metalserve.recovery.suspects import EARLIER, Suspect, from_earlier, from_findings, from_gpus, from_logs, from_smi
+
+SCHEMA: Final = 1
+_RANK: Final[dict[Confidence, int]] = {"high": 2, "medium": 1, "low": 0}
+_LINES = 5
+"""Lines of evidence that are kept for each cause: the first ones and the last."""
+
+_CONSEQUENCES: Final = frozenset({"collective-hang", "engine-hang", "engine-died", "engine-gpu-error", "program-fault"})
+"""What an engine shows when its GPU, its fabric or its host is to blame."""
+_EXPLAINED_BY: Final = frozenset({"gpu", "fabric", "host", "pcie", "drive", "filesystem"})
+_WHY_ENGINES_DIE: Final = frozenset({
+    "bad-flags", "model-does-not-fit", "memory-taken", "gpu-out-of-memory", "weights-missing", "out-of-memory",
+    "fabric-not-ready", "cuda-mismatch", "collective-hang",
+})  # fmt: skip
+"""An engine that died for one of these has that for its cause, not its death."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A cause, with what speaks for it.
+
+    Attributes:
+        id: of the catalogue.
+        title: in words.
+        subjects: what it is about (PCI addresses, engines, drives).
+        rung: cheapest step that can cure it.
+        confidence: how sure the sign is.
+        person: somebody must change something: no step alone cures it.
+        then: what to do beside or after the step.
+        lines: evidence, verbatim.
+        times: lines there were in all.
+        origins: where they were read.
+        sources: why they mean this.
+        authority: for GPUs: who said so (`the driver's recovery action`, `Xid 154`, `the Xid table`).
+        disagreements: what lower authorities would do.
+        explained_by: id of the cause that brought this about; empty when it stands alone.
+        past: of the boot before: tells why the host went down, and no step is taken for it any more.
+    """
+
+    id: str
+    title: str
+    subjects: tuple[str, ...]
+    rung: str
+    confidence: Confidence
+    person: bool
+    then: str
+    lines: tuple[str, ...]
+    times: int
+    origins: tuple[str, ...]
+    sources: tuple[str, ...]
+    authority: str = ""
+    disagreements: tuple[str, ...] = ()
+    explained_by: str = ""
+    past: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in ((name, getattr(self, name)) for name in self.__slots__)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ails the node, and where the ladder begins.
+
+    Attributes:
+        causes: by rank: what stands alone before consequences, what wants the higher rung first, then confidence.
+        rung: first rung to try; `nothing` when no cause wants a step.
+        needs_person: some cause that counts wants a person.
+        lacking: evidence that could not be had.
+        unread: lines that look like Xids and were not understood.
+    """
+
+    causes: tuple[Found, ...]
+    rung: str
+    needs_person: bool
+    lacking: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return {
+            "schema": SCHEMA,
+            "rung": self.rung,
+            "needs_person": self.needs_person,
+            "causes": [cause.as_dict() for cause in self.causes],
+            "lacking": list(self.lacking),
+            "unread": list(self.unread),
+        }
+
+
+def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdict:
+    """Judge a node. Evidence of this boot decides about GPUs; the boot before tells why the host went down."""
+    catalogue = catalogue or load_causes()
+    log = parse_kernel_log(evidence.kernel or "")
+    events: Sequence[XidEvent] = log.events
+    if not events and evidence.hardware is not None:
+        events = evidence.hardware.xids
+    gpus = evidence.hardware.gpus if evidence.hardware is not None else ()
+    found = [_of_gpu(verdict) for verdict in judge_gpus(events, gpus, catalogue)]
+    suspects = [
+        *switch_suspects(events, catalogue),
+        *from_smi(evidence, catalogue),
+        *from_gpus(gpus, catalogue),
+        *from_logs(evidence, catalogue),
+        *from_findings(evidence, catalogue),
+    ]
+    causes = _explained(_merged([*found, *(_of_suspect(each) for each in suspects)]), catalogue)
+    causes += _past(evidence, catalogue)
+    causes.sort(key=lambda c: (c.past, bool(c.explained_by), -catalogue.height(c.rung), -_RANK[c.confidence], c.id))
+    counting = [c for c in causes if not c.explained_by and not c.past]
+    sure = [c for c in counting if c.confidence != "low"] or counting
+    rung = max((c.rung for c in sure), key=catalogue.height, default="nothing")
+    return Verdict(
+        tuple(causes), rung, any(c.person for c in sure if c.rung == rung), evidence.lacking, tuple(log.notes)
+    )
+
+
+def _past(evidence: Evidence, catalogue: CauseCatalogue) -> list[Found]:
+    """What the boot before ended with. A reboot has cured it, or this boot's evidence shows it again."""
+    verdicts = judge_gpus(parse_kernel_log(evidence.earlier or "").events, (), catalogue)
+    found = [replace(_of_gpu(verdict), origins=(EARLIER,)) for verdict in verdicts]
+    found += [_of_suspect(suspect) for suspect in from_earlier(evidence, catalogue)]
+    return [replace(cause, past=True) for cause in _merged(found)]
+
+
+def _of_suspect(suspect: Suspect) -> Found:
+    cause = suspect.cause
+    return Found(
+        cause.id, cause.title, (suspect.subject,) if suspect.subject else (), cause.rung, cause.confidence,
+        cause.person, cause.then, (suspect.line,), 1, (suspect.origin,), (suspect.source,),
+    )  # fmt: skip
+
+
+def _of_gpu(verdict: GpuVerdict) -> Found:
+    cause, suspect = verdict.suspect.cause, verdict.suspect
+    return Found(
+        cause.id, cause.title, (suspect.subject,) if suspect.subject else (), cause.rung, cause.confidence,
+        cause.person, cause.then, verdict.lines, len(verdict.lines), (suspect.origin,), (suspect.source,),
+        verdict.authority, (f"{suspect.subject}: {verdict.disagreement}",) if verdict.disagreement else (),
+    )  # fmt: skip
+
+
+def _merged(found: Iterable[Found]) -> list[Found]:
+    """One entry a cause, with all subjects and the first and last lines."""
+    groups: dict[tuple[str, str], list[Found]] = {}
+    for each in found:
+        groups.setdefault((each.id, each.authority), []).append(each)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(group: list[Found]) -> Found:
+    first = group[0]
+    lines = [line for each in group for line in each.lines]
+    kept = lines if len(lines) <= _LINES else [*lines[: _LINES - 1], lines[-1]]
+    return Found(
+        first.id, first.title, _unique(s for each in group for s in each.subjects), first.rung, first.confidence,
+        first.person, first.then, tuple(kept), sum(each.times for each in group),
+        _unique(o for each in group for o in each.origins), _unique(s for each in group for s in each.sources),
+        first.authority, _unique(d for each in group for d in each.disagreements),
+    )  # fmt: skip
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
+    """Mark what is only the consequence of another cause: engines die of their GPUs, not the other way round."""
+    by_id = {cause.id: cause for cause in causes}
+    reset = catalogue.height("restart-services")
+    hardware = [
+        c for c in causes
+        if catalogue.cause(c.id).subject in _EXPLAINED_BY and c.confidence != "low"
+        and (catalogue.height(c.rung) >= reset or c.id in _WHY_ENGINES_DIE)
+    ]  # fmt: skip
+    why = next((by_id[each] for each in sorted(_WHY_ENGINES_DIE) if each in by_id), None)
+    result = []
+    for cause in causes:
+        by = ""
+        blamed = next((c for c in _by_height(hardware, catalogue) if _can_explain(c, cause, catalogue)), None)
+        if cause.id in _CONSEQUENCES and blamed is not None:
+            by = blamed.id
+        elif cause.id in ("engine-died", "engine-gpu-error") and why is not None and why.id != cause.id:
+            by = why.id
+        elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
+            by = "gpu-off-bus"
+        elif cause.id == "drive-bad" and _of_a_drive_that_is_gone(cause, by_id):
+            by = "drive-gone"
+        result.append(replace(cause, explained_by=by) if by else cause)
+    return result
+
+
+def _of_a_drive_that_is_gone(cause: Found, by_id: dict[str, Found]) -> bool:
+    gone = by_id.get("drive-gone")
+    medium = any("critical medium error" in line for line in cause.lines)  # that is the drive's own word
+    return gone is not None and not medium and set(cause.subjects) <= set(gone.subjects)
+
+
+def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool:
+    if blamed.id == cause.id:
+        return False
+    if catalogue.cause(cause.id).subject == "gpu" and catalogue.cause(blamed.id).subject == "gpu":
+        return bool(set(blamed.subjects) & set(cause.subjects))  # one GPU's fault is not another's
+    return True
+
+
+def _by_height(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
+    return sorted(causes, key=lambda c: -catalogue.height(c.rung))

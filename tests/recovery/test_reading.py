@@ -1,0 +1,135 @@
+"""Reading evidence: what people paste, rename, compress and pack."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from metalserve.cli import root
+from metalserve.errors import MetalserveError
+from metalserve.recovery import reading
+from metalserve.recovery.reading import read_evidence
+from metalserve.recovery.verdict import judge
+
+DMESG = "[ 12.3] NVRM: Xid (PCI:0000:09:00): 79, pid=0, GPU has fallen off the bus.\n"
+ENGINE = "(EngineCore pid=7) ERROR EngineCore encountered a fatal error.\n"
+SMI = """
+==============NVSMI LOG==============
+
+Timestamp                                 : Mon Nov 23 10:00:00 2026
+Driver Version                            : 580.105.08
+CUDA Version                              : 13.0
+
+Attached GPUs                             : 1
+GPU 00000000:1B:00.0
+    Product Name                          : NVIDIA H100 80GB HBM3
+    GPU UUID                              : GPU-11111111-2222-3333-4444-555555555555
+    GPU Recovery Action                   : Drain and Reset
+    Remapped Rows
+        Correctable Error                 : 0
+        Uncorrectable Error               : 1
+        Pending                           : Yes
+        Remapping Failure Occurred        : No
+"""
+BUG_REPORT = f"""____________________________________________
+
+Start of NVIDIA bug report log file.
+____________________________________________
+
+{SMI}
+____________________________________________
+
+journalctl -b -0:
+
+{DMESG}
+____________________________________________
+
+{SMI.replace("Drain and Reset", "None")}
+"""
+
+
+def test_each_kind_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(DMESG)
+    (tmp_path / "engine-3.txt").write_text(ENGINE)
+    (tmp_path / "c").write_text(SMI)
+    (tmp_path / "d").write_text("nv-fabricmanager[1]: something\n")
+    evidence = read_evidence([str(tmp_path)])
+    assert "NVRM" in (evidence.kernel or "") and "nv-fabricmanager" in (evidence.fabric or "")
+    assert list(evidence.engines) == ["engine 3"]
+    assert evidence.hardware is not None and evidence.hardware.gpus[0].recovery_action == "Drain and Reset"
+    assert evidence.lacking == ()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_bug_report(tmp_path: Path, compressed: bool) -> None:
+    file = tmp_path / "nvidia-bug-report.log"
+    file.write_bytes(gzip.compress(BUG_REPORT.encode()) if compressed else BUG_REPORT.encode())
+    verdict = judge(read_evidence([str(file)]))
+    assert {cause.id for cause in verdict.causes} == {"gpu-off-bus", "reset-asked", "remap-pending"}
+    assert verdict.rung == "reboot"
+
+
+def test_a_tar_is_read_and_never_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "bundle.tar.gz"
+    with tarfile.open(file, "w:gz") as archive:
+        for name, text in (("../../escape", DMESG), ("/etc/engine-1", ENGINE)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    before = sorted(tmp_path.parent.rglob("*"))
+    evidence = read_evidence([str(file)])
+    assert "NVRM" in (evidence.kernel or "") and "engine 1" in evidence.engines
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
+def test_a_link_in_a_directory_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(ENGINE)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "log").write_text(DMESG)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
+    assert read_evidence([str(tmp_path / "in")]).engines == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"holiday pictures", "holds no kernel log"),
+        (b"", "holds no kernel log"),
+        (gzip.compress(DMESG.encode())[:-9], "decompressed"),
+        (gzip.compress(b"x" * 5000), "larger"),
+    ],
+)
+def test_what_is_of_no_use_is_one_line(
+    tmp_path: Path, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SIZE_LIMIT", 4096)
+    file = tmp_path / "x"
+    file.write_bytes(content)
+    with pytest.raises(MetalserveError, match=words):
+        read_evidence([str(file)])
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(MetalserveError, match="cannot be read"):
+        read_evidence(["/nowhere/at/all"])
+
+
+def test_the_command_prints_json_and_reads_standard_input() -> None:
+    result = CliRunner().invoke(root, ["diagnose", "-", "--json"], input=DMESG + ENGINE)
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.output)
+    assert (data["schema"], data["rung"]) == (1, "reboot")
+    assert [(c["id"], c["explained_by"]) for c in data["causes"]] == [
+        ("gpu-off-bus", ""),
+        ("engine-died", "gpu-off-bus"),
+    ]
+    assert any("nvidia-smi" in each for each in data["lacking"])
