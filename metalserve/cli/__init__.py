@@ -24,7 +24,7 @@ COMMANDS = {
     "settings": "Show every host setting: type, unit, default.",
     "upgrade": "Bring hosts to another release, in waves; they go back when it fails.",
     "vllm": "Check vLLM flags against a pinned release.",
-    "weights": "Make manifests of models.",
+    "weights": "Models: manifests, staging onto hosts, checks, repair, what is no longer needed.",
 }
 
 

@@ -1,4 +1,4 @@
-"""`metalserve weights`: manifests of models."""
+"""`metalserve weights`: manifests of models, and the models on the hosts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from metalserve.cli import weights_hosts, weights_stage
 from metalserve.weights.manifest import manifest_from_directory, write_manifest
 
 
 @click.group("weights")
 def command() -> None:
-    """Make manifests of models."""
+    """Make manifests of models; stage models onto hosts, watch, check, mend and clear them there."""
 
 
 @command.command("manifest")
@@ -27,3 +28,7 @@ def manifest(directory: str, repository: str, revision: str, output: str) -> Non
     made = manifest_from_directory(directory, repository, revision)
     write_manifest(made, Path(output))
     click.echo(f"{output}: {len(made.files)} files, {made.total / 2**30:.2f} GiB, of {repository} at {revision}")
+
+
+for each in (weights_stage.command, *weights_hosts.COMMANDS):
+    command.add_command(each)

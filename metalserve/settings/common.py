@@ -49,11 +49,23 @@ def _url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _source(url: str) -> str:
+    if not url.startswith("file:"):
+        return _url(url)
+    path = url.removeprefix("file://")
+    if path == url or not path.startswith("/") or path.rstrip("/") == "" or "%" in path:
+        raise problem("must be file:///PATH with an absolute path as it is, not percent-encoded")
+    return "file://" + _absolute(path)
+
+
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 """An absolute path on the host, without a trailing slash."""
 
 Url = Annotated[str, AfterValidator(_url)]
 """An http(s) URL without credentials and without a trailing slash; may hold {distro} and {arch}."""
 
+SourceUrl = Annotated[str, AfterValidator(_source)]
+"""An http(s) URL as `Url`, or file:///PATH."""
+
 Positive = Annotated[int, Field(gt=0)]
-__all__ = ["AbsolutePath", "Positive", "Section", "Url", "problem"]
+__all__ = ["AbsolutePath", "Positive", "Section", "SourceUrl", "Url", "problem"]

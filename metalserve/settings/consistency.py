@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from metalserve.settings.gpus import gpu_contradictions
 from metalserve.settings.router import router_contradictions, router_warnings
+from metalserve.settings.staging import staging_contradictions
 
 if TYPE_CHECKING:
     from metalserve.settings.host import HostSettings
@@ -40,6 +41,7 @@ def contradictions(settings: HostSettings) -> list[Problem]:
         *_layout(settings),
         *_engine(settings),
         *router_contradictions(settings),
+        *staging_contradictions(settings),
     ]
 
 
@@ -146,7 +148,8 @@ def warnings(settings: HostSettings) -> list[str]:
         )
     if engine.image_archive is not None and engine.image_archive_sha256 is None:
         found.append("engine.image_archive_sha256: none is set, so the image is taken as it comes")
-    if model is not None and model.source.startswith("http://") and model.hf_token is not None:
+    signed = settings.staging.kind == "s3"  # the keys sign and stay here
+    if model is not None and model.source.startswith("http://") and model.hf_token is not None and not signed:
         found.append("model.hf_token: would be sent over plain http to model.source")
     if settings.driver.reboot == "never":
         found.append("driver.reboot: 'never' stops the run on hosts whose driver needs a reboot (nouveau loaded)")

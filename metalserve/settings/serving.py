@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from metalserve.settings.common import Positive, Section, Url, problem
+from metalserve.settings.common import Positive, Section, SourceUrl, Url, problem
 from metalserve.settings.secret import SecretRef
 from metalserve.settings.workload import WorkloadSettings
 
@@ -17,6 +17,9 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 REVISION = re.compile(r"[0-9a-f]{40}")
 """A commit of a model repository: a branch name such as 'main' can change under a fleet."""
+
+HUB = "https://huggingface.co"
+"""The hub that models come from where nothing else is said."""
 
 
 class ModelSettings(Section):
@@ -28,10 +31,14 @@ class ModelSettings(Section):
     manifest: str = Field(
         description="YAML manifest of the files with sizes and SHA-256, on the controller, relative to the checkout"
     )
-    source: Url = Field(
-        "https://huggingface.co", description="base URL; files are fetched from SOURCE/NAME/resolve/REVISION/FILE"
+    source: SourceUrl = Field(
+        HUB, description="where the files are fetched from; staging.kind says what it is and how they lie there"
     )
-    hf_token: SecretRef | None = Field(None, description="token for gated repositories, sent to `source` only")
+    hf_token: SecretRef | None = Field(
+        None,
+        description="token for gated repositories, sent to `source` only; S3: ACCESS:SECRET[:TOKEN]; registries: "
+        "user:password or a token",
+    )
 
     @field_validator("name")
     @classmethod

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from metalserve.settings.common import Section, problem
+from metalserve.settings.serving import HUB
+
+if TYPE_CHECKING:
+    from metalserve.settings.host import HostSettings
 
 
 class StagingSettings(Section):
@@ -46,3 +51,21 @@ class StagingSettings(Section):
             except ValueError:
                 raise problem("must be an IP address") from None
         return value
+
+
+def staging_contradictions(settings: HostSettings) -> list[tuple[str, str]]:
+    """Return where `model.source` and `staging.kind` do not fit together, as (key, what)."""
+    model, kind = settings.model, settings.staging.kind
+    if model is None:
+        return []
+    parts = urlsplit(model.source)
+    if (parts.scheme == "file") != (kind == "directory"):
+        words = "is a directory" if parts.scheme == "file" else "is a URL"
+        return [("model.source", f"{words}, but staging.kind is {kind!r}: file:///PATH goes with 'directory' alone")]
+    if kind != "hub" and model.source == HUB:
+        return [("model.source", f"is the hub, but staging.kind is {kind!r}")]
+    if kind == "s3" and not parts.path.strip("/"):
+        return [("model.source", "names no bucket: staging.kind 's3' needs ENDPOINT/BUCKET or ENDPOINT/BUCKET/PREFIX")]
+    if kind == "oci" and not parts.path.startswith("/v2/"):
+        return [("model.source", "must be https://REGISTRY/v2/NAME, since staging.kind is 'oci'")]
+    return []

@@ -4,15 +4,18 @@
     MOUNT/ORGANISATION--NAME/.partial-REVISION/   being fetched
     MOUNT/ORGANISATION--NAME/REVISION/.metalserve-manifest    what was hashed, with sizes and times
 
-A directory is published by one rename, after the last byte was proved; `files/weights/stage.sh` does it.
+A directory is published by one rename, after the last byte was proved; the agent on the host does it
+(`metalserve/weights/agent/`). Its marker is long, so that the agent itself compares and tells what came of it; a host
+that has no agent yet may have a model of the staging script of before, whose short marker is read here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from metalserve.settings import ModelSettings
@@ -21,6 +24,10 @@ from metalserve.weights.manifest import Manifest
 MARKER = ".metalserve-manifest"
 _HEADER = "metalserve-manifest 1"
 _RULE = "@@listing"
+_AGENT_RULE = "@@agent"
+
+AGENT_LIBRARY = "/usr/local/lib/metalserve"
+"""Directory on the host that has the agent as the package `msweights`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +63,37 @@ def file_list(manifest: Manifest) -> str:
     return "".join(f"{f.sha256}\t{f.size}\t{quote(f.path)}\t{f.path}\n" for f in manifest.files)
 
 
+def list_digest(manifest: Manifest) -> str:
+    """Return the digest of the list of files, which a published directory names in its marker."""
+    return hashlib.sha256(file_list(manifest).encode()).hexdigest()
+
+
 def source_url(model: ModelSettings) -> str:
     """Return the base URL of the model's files, as model hubs lay them out."""
     return f"{model.source}/{model.name}/resolve/{model.revision}"
 
 
 def inspect_command(place: ModelPlace) -> str:
-    """Return the shell command whose output `inspect` reads: marker and listing, no byte of a model is read."""
+    """Return the shell command whose output `inspect` reads; no byte of a model is read by it.
+
+    The agent's answer is one line. Without an agent it is a short marker and a listing.
+    """
     published, partial = shlex.quote(place.published), shlex.quote(place.partial)
     return (
-        f"if [ -d {published} ]; then cd {published}; cat {MARKER} 2>/dev/null || echo no marker; echo {_RULE}; "
+        f"if [ -f {AGENT_LIBRARY}/msweights/look.py ] && told=$(PYTHONPATH={AGENT_LIBRARY} python3 -B -m msweights "
+        f"inspect {shlex.quote(place.store)} {shlex.quote(place.revision)} --json 2>/dev/null); then "
+        f"echo {_AGENT_RULE}; printf '%s\\n' \"$told\"; "
+        f"elif [ -d {published} ]; then cd {published}; "
+        f'if [ "$(head -c 19 {MARKER} 2>/dev/null)" = {_HEADER.split()[0]} ]; then cat {MARKER}; '
+        f"elif [ -f {MARKER} ]; then echo other marker; else echo no marker; fi; echo {_RULE}; "
         f"find . ! -type d ! -path ./{MARKER} -printf '%s\\t%T@\\t%P\\n'; "
         f"elif [ -d {partial} ]; then "
         f"find {partial} -type f -printf '%s\\n' | awk '{{n+=$1}} END{{printf \"partial %.0f\\n\", n}}'; "
         "else echo absent; fi"
     )
 
+
+_OTHER_MANIFEST = "it was staged from another manifest"
 
 State = Literal["absent", "partial", "published", "changed"]
 
@@ -82,7 +104,7 @@ class StoreState:
 
     Attributes:
         state: `absent`, `partial` (being fetched), `published` (as it was when its bytes were hashed), or
-            `changed` (published once, but no longer like that, or of another manifest).
+            `changed` (published once, but no longer like that, of another manifest, or found to have wrong bytes).
         bytes_there: bytes found.
         what: in words, why it is `changed`.
     """
@@ -98,6 +120,8 @@ def inspect(text: str, manifest: Manifest) -> StoreState:
     Sizes and times are compared with those that the files had when they were hashed: a byte that changed since
     has changed a time. Anything that the manifest does not name counts as a change too.
     """
+    if text.startswith(f"{_AGENT_RULE}\n"):
+        return _told_by_agent(text.partition("\n")[2], manifest)
     head, rule, body = text.partition(f"{_RULE}\n")
     words = head.split()
     if not rule:
@@ -107,11 +131,12 @@ def inspect(text: str, manifest: Manifest) -> StoreState:
     found = _rows(body)
     total = sum(size for size, _ in found.values())
     lines = head.splitlines()
+    if lines[:1] == ["other marker"]:
+        return StoreState("changed", total, "it was published by an agent that is no longer on the host")
     if lines[:1] != [_HEADER]:
         return StoreState("changed", total, "it has no marker of metalserve")
-    wanted = hashlib.sha256(file_list(manifest).encode()).hexdigest()
-    if lines[1:2] != [f"list {wanted}"]:
-        return StoreState("changed", total, "it was staged from another manifest")
+    if lines[1:2] != [f"list {list_digest(manifest)}"]:
+        return StoreState("changed", total, _OTHER_MANIFEST)
     proved = _rows("\n".join(lines[2:]))
     sizes = {f.path: f.size for f in manifest.files}
     for path in sorted(sizes.keys() | found.keys()):
@@ -124,6 +149,23 @@ def inspect(text: str, manifest: Manifest) -> StoreState:
         if found[path] != proved.get(path):
             return StoreState("changed", total, f"{path} was changed after its bytes were proved")
     return StoreState("published", total)
+
+
+def _told_by_agent(line: str, manifest: Manifest) -> StoreState:
+    """Judge what the agent told of the store: its `inspect` compared names, sizes and times with the marker."""
+    try:
+        data: Any = json.loads(line)
+        state, there, what = str(data["state"]), int(data["bytes_there"]), str(data["what"])
+        known, listed = data["format"] == 1, str(data["list"])
+    except (ValueError, KeyError, TypeError):
+        return StoreState("changed", 0, "the agent's answer cannot be read")
+    if state in ("absent", "partial") and known:
+        return StoreState("partial", there) if state == "partial" else StoreState("absent")
+    if state == "published" and known and listed == list_digest(manifest):
+        return StoreState("published", there)
+    if state == "published":
+        return StoreState("changed", there, _OTHER_MANIFEST if known else "the agent on the host is of another version")
+    return StoreState("changed", there, f"{state}: {what}" if state == "damaged" else what)
 
 
 def _rows(text: str) -> dict[str, tuple[int, str]]:

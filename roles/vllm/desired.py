@@ -40,6 +40,7 @@ from roles.vllm.paths import (
 from roles.vllm.replacing import GROUP_UNIT, UNITS_COMMAND, UNITS_SECTION, Replacement
 from roles.vllm.watching import nothing_watched, watching
 from roles.vllm.written import unit_text
+from roles.weights import references
 
 REFUSED_SECTION = "engine-refused"
 
@@ -162,6 +163,14 @@ def serve(node: Node) -> Desired:
         # The parts of a group come up together or not at all, so a run must not wait for one of them here.
         units=tuple(Unit(unit_name(unit.replica), running=None if in_step else True) for unit in units),
         actions=(
+            *references.wanted(
+                node.observed,
+                node.settings.storage.mount,
+                references.engine_reference(model),
+                model,
+                node.release.name,
+                phase="early",
+            ),
             *(begin(node.observed, unit, texts[unit.replica]) for unit in fresh),
             *replacement.actions(group=in_step),
             *removals(node, keep=plan.replicas, runtime=engine.runtime, phase="early" if in_step else "late"),
@@ -170,6 +179,14 @@ def serve(node: Node) -> Desired:
         ),
         notes=plan.reasons,
     )
+
+
+def release(node: Node) -> Desired:
+    """No reference to what is not served any more; asked when what is served has answered."""
+    model = node.settings.model
+    kept = references.engine_reference(model) if model is not None else ""
+    old = references.engines_but(node.observed, kept)
+    return Desired(actions=references.gone(node.observed, node.settings.storage.mount, old))
 
 
 def preflight(node: Node) -> Sequence[Finding]:

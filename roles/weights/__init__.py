@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from metalserve.desired.model import Watch
 from metalserve.desired.node import Node
 from metalserve.pyinfra_seam.role import prove, record, role, stage
+from metalserve.releases import Release
+from metalserve.settings import HostSettings
 from metalserve.verify.finding import Finding
 from roles.storage.desired import watch as watch_storage
 from roles.weights import desired
 
 
-@role("Weights", watch=lambda settings, release: watch_storage(settings, release) | desired.watch(settings, release))
+def watch(settings: HostSettings, release: Release) -> Watch:
+    """What the role looks at: the store, and the file system that it is on."""
+    return watch_storage(settings, release) | desired.watch(settings, release)
+
+
+@role("Weights", watch=watch)
 def weights() -> None:
-    """The pinned revision, fetched by the host itself, hashed while it comes, published by one rename."""
+    """The pinned revision, fetched by a unit of the host's own, hashed while it comes, published by one rename."""
     stage("configure", desired.configure)
-    stage("stage", desired.stage_model, live_only=True)
+    stage("reference", desired.refer, live_only=True)
+    stage("stage", desired.stage_model, live_only=True, follow=desired.following)
+    stage("schedule", desired.schedule, live_only=True)
     prove("published", _check)
+
+
+@role("Old weights", watch=watch)
+def collect() -> None:
+    """Models that nothing refers to any more are removed; a deploy's line after the engines have answered."""
+    stage("collect", desired.collect, live_only=True)
 
 
 def _check(node: Node) -> Sequence[Finding]:
@@ -26,4 +42,4 @@ def _check(node: Node) -> Sequence[Finding]:
     return findings
 
 
-__all__ = ["desired", "weights"]
+__all__ = ["collect", "desired", "weights"]
