@@ -106,7 +106,10 @@ class Run:
         gate = {"FANOUT_GATE": str(self.gate)} if "worker" in command else {}
         self.waiting += bool(gate)
         child = subprocess.Popen(
-            ["ip", "netns", "exec", f"{self.prefix}{host}", *command], stdout=log, stderr=log, env={**os.environ, **gate}
+            ["ip", "netns", "exec", f"{self.prefix}{host}", *command],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **gate},
         )
         self.children.append(child)
         return child
@@ -154,8 +157,7 @@ def _curl(run: Run, host: int) -> subprocess.Popen[bytes]:
     urls = [f"http://{SOURCE}:8080/model/{each.path}" for each in model(run.work)]
     return run.start(
         host,
-        ["curl", "-sSf", "-Z", "--parallel-max", "4", "--create-dirs", "--output-dir", str(target), "--remote-name-all"]
-        + urls,
+        ["curl", "-sSfZ", "--parallel-max", "4", "--output-dir", str(target), "--remote-name-all", *urls],
     )
 
 
@@ -193,13 +195,29 @@ def libtorrent(kind: str, tls: bool, from_source: str) -> Callable[[Run], list[s
 def aria2(run: Run) -> list[subprocess.Popen[bytes]]:
     """aria2, version 1; it takes no peers by name, so the hosts find one another by local discovery."""
     common = [*run.aria2, "-q", "--enable-dht=false", "--bt-enable-lpd=true", "--seed-ratio=0.0", "--listen-port=6881"]
-    common += ["--bt-lpd-interface=eth0", "--bt-max-peers=0", "--enable-peer-exchange=true", "--bt-request-peer-speed-limit=100M"]
+    common += [
+        "--bt-lpd-interface=eth0",
+        "--bt-max-peers=0",
+        "--enable-peer-exchange=true",
+        "--bt-request-peer-speed-limit=100M",
+    ]
     torrent = str(run.work / "open-v1.torrent")
     run.start(0, [*common, "--check-integrity=true", "--dir", str(run.work / "source"), torrent])
     time.sleep(4.0)
     return [
-        run.start(host, [*common, "--file-allocation=none", "--dir", str(run.directory(host)), "--seed-time=600",
-                         "--on-bt-download-complete", str(run.work / "aria2-done"), torrent])
+        run.start(
+            host,
+            [
+                *common,
+                "--file-allocation=none",
+                "--dir",
+                str(run.directory(host)),
+                "--seed-time=600",
+                "--on-bt-download-complete",
+                str(run.work / "aria2-done"),
+                torrent,
+            ],
+        )
         for host in range(1, run.hosts + 1)
     ]
 
@@ -265,7 +283,11 @@ def prepare(work: Path, mib: int, hosts: int, python: str) -> None:
     source.mkdir(parents=True)
     generator = random.Random(5)
     files = []
-    for name, size in [*((f"part-{i}.safetensors", mib * (1 << 20) // 8 + i) for i in range(8)), ("config.json", 900), ("tokenizer.json", 2 << 20)]:
+    for name, size in [
+        *((f"part-{i}.safetensors", mib * (1 << 20) // 8 + i) for i in range(8)),
+        ("config.json", 900),
+        ("tokenizer.json", 2 << 20),
+    ]:
         digest = hashlib.sha256()
         with (source / name).open("wb") as file:
             while (left := size - file.tell()) > 0:
@@ -360,26 +382,18 @@ def work_libtorrent(work: str, kind: str, tls: str, directory: str, own: str, ro
 
 def work_agent(job: str, directory: str, work: str) -> None:
     """Run the agent's swarm, as the unit on a host does."""
-    from metalserve.weights.agent.source import Source
-    from metalserve.weights.agent.swarm import leave, swarm
+    from metalserve.weights.agent.progress import Progress
+    from metalserve.weights.agent.swarm import swarm
 
-    class Said:
-        peers = source = 0
-
-        def swarming(self, *, peers: int, source: int) -> None:
-            self.peers += peers
-            self.source += source
-
-        def say(self, line: str) -> None:
-            print(line, flush=True)
-
-    said, wanted = Said(), read_job(job)
-    swarm(wanted, Path(directory), wanted.files, said, Source(wanted.source), Path(directory, ".run"))
-    print(json.dumps({"peers": said.peers, "source": said.source}), flush=True)
+    os.environ["MS_RUN"] = f"{work}/run-{Path(directory).name}"
+    wanted = read_job(job)
+    progress = Progress(wanted.key, wanted.total, len(wanted.files))
+    swarm(wanted, Path(directory), wanted.files, progress)
+    found = progress.snapshot()
+    print(json.dumps({"peers": found["bytes_from_peers"], "source": found["bytes_from_source"]}), flush=True)
     Path(directory, ".done").touch()
     while True:
         time.sleep(1.0)  # it goes on giving until it is ended
-    leave()
 
 
 def work_chain(work: str, directory: str, own: str, before: str, after: str) -> None:
@@ -501,10 +515,15 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.exit("fanout: root is needed for network namespaces")
     version = subprocess.run(
-        [arguments.python, "-c", "import libtorrent; print(libtorrent.__version__)"], capture_output=True, text=True
+        [arguments.python, "-c", "import libtorrent; print(libtorrent.__version__)"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if version.returncode:
-        sys.exit(f"fanout: {arguments.python} has no libtorrent -> install python3-libtorrent, or name another --python")
+        sys.exit(
+            f"fanout: {arguments.python} has no libtorrent -> install python3-libtorrent, or name another --python"
+        )
     program = shutil.which("aria2c")
     names = ["one", *(n for n in arguments.only if n != "one" and (n != "aria2" or program))]
     if "aria2" in arguments.only and not program:
@@ -522,7 +541,15 @@ def main() -> int:
             server = Run(work, prefix, arguments.hosts, sys.executable, [])
             server.start(
                 0,
-                [sys.executable, "-m", "metalserve.lab.fileserver", str(work / "source"), SOURCE, "8080", str(work / "requests")],
+                [
+                    sys.executable,
+                    "-m",
+                    "metalserve.lab.fileserver",
+                    str(work / "source"),
+                    SOURCE,
+                    "8080",
+                    str(work / "requests"),
+                ],
             )
             try:
                 _wait_for_server(prefix)
@@ -537,25 +564,54 @@ def main() -> int:
         shutil.rmtree(work)
     base = statistics.median(each["seconds"] for each in results["one"])
     rows = []
-    print(f"{total / 1e6:.0f} MB to {arguments.hosts} hosts, links of {arguments.mbit:g} Mbit/s, the source's "
-          f"{source_mbit:g}; libtorrent {version.stdout.strip()}; {arguments.rounds} rounds, medians")
+    print(
+        f"{total / 1e6:.0f} MB to {arguments.hosts} hosts, links of {arguments.mbit:g} Mbit/s, the source's "
+        f"{source_mbit:g}; libtorrent {version.stdout.strip()}; {arguments.rounds} rounds, medians"
+    )
     print(f"{'way':38} {'s':>7} {'ratio':>6} {'cores':>6}")
     for name in names:
         seconds = [each["seconds"] for each in results[name]]
-        row = {"way": name, "seconds": seconds, "ratio": round(statistics.median(seconds) / base, 2),
-               "cores": max(each["cores"] for each in results[name]),
-               "wrong": [each["wrong"] for each in results[name] if each["wrong"]]}
+        row = {
+            "way": name,
+            "seconds": seconds,
+            "ratio": round(statistics.median(seconds) / base, 2),
+            "cores": max(each["cores"] for each in results[name]),
+            "wrong": [each["wrong"] for each in results[name] if each["wrong"]],
+        }
         rows.append(row)
-        print(f"{WAYS[name][0]:38} {statistics.median(seconds):7.1f} {row['ratio']:6.2f} {row['cores']:6.0%}"
-              + ("  WRONG OR LATE" if row["wrong"] else ""))
-    print(json.dumps({"bench": "fanout", "bytes": total, "hosts": arguments.hosts, "mbit": arguments.mbit,
-                      "source_mbit": source_mbit, "libtorrent": version.stdout.strip(), "ways": rows}))
+        print(
+            f"{WAYS[name][0]:38} {statistics.median(seconds):7.1f} {row['ratio']:6.2f} {row['cores']:6.0%}"
+            + ("  WRONG OR LATE" if row["wrong"] else "")
+        )
+    print(
+        json.dumps(
+            {
+                "bench": "fanout",
+                "bytes": total,
+                "hosts": arguments.hosts,
+                "mbit": arguments.mbit,
+                "source_mbit": source_mbit,
+                "libtorrent": version.stdout.strip(),
+                "ways": rows,
+            }
+        )
+    )
     ours = [row for row in rows if row["way"] in ("agent", "agent-plain")]
     return 1 if any(row["ratio"] > LIMIT or row["wrong"] for row in ours) else 0
 
 
 def _wait_for_server(prefix: str) -> None:
-    command = ["ip", "netns", "exec", f"{prefix}1", "curl", "-sf", "-o", "/dev/null", f"http://{SOURCE}:8080/model/config.json"]
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        f"{prefix}1",
+        "curl",
+        "-sf",
+        "-o",
+        "/dev/null",
+        f"http://{SOURCE}:8080/model/config.json",
+    ]
     for _ in range(100):
         if subprocess.run(command, check=False).returncode == 0:
             return

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Sequence
+from typing import Any
 
 from .config import WantedFile
 from .torrent import TorrentError, decode
@@ -84,7 +85,7 @@ class Shares:
     """
 
     def __init__(
-        self, pieces: Sequence[Piece], rank: int, hosts: int, streams: int, wanted: Optional[set[int]] = None
+        self, pieces: Sequence[Piece], rank: int, hosts: int, streams: int, wanted: set[int] | None = None
     ) -> None:
         count = len(pieces)
         self._pieces = pieces
@@ -244,7 +245,7 @@ class Feeder:
             try:
                 self._fetch(run)  # takes what it has handed over out of `run`
                 failures = 0
-            except Exception as error:  # noqa: BLE001 - whatever a source raises, the swarm goes on without it
+            except Exception as error:  # whatever a source raises, the swarm goes on without it
                 failures += 1
                 self.error = str(error)
                 self._stop.wait(min(0.5 * 2**failures, 10.0))

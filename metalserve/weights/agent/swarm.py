@@ -13,16 +13,24 @@ from __future__ import annotations
 import base64
 import contextlib
 import importlib
+import os
 import shutil
 import signal
+import stat
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator, Protocol, Sequence
+from typing import Any
 
 from .config import Job, SwarmConfig, WantedFile
+from .errors import AgentError
+from .fetch import Limiter
+from .progress import RUN, Progress
 from .shares import STREAMS, Feeder, Piece, Shares, pieces_of
+from .source import Source
 from .torrent import NAME, TorrentError
+from .web import SourceError
 
 TICK_S = 0.2
 RECONNECT_S = 5.0
@@ -52,20 +60,11 @@ _ERROR, _STORAGE, _STATUS = 1, 8, 64
 _COUNTERS, _PIECES = 2, 8
 _HANDSHAKE, _CONNECTING = 64, 128
 _PAD = 1
+_PRIORITY = 4
 _NOT_YET = (0, 1, 6, 7)  # states before a torrent takes anything: queued, checking, allocating
 
 
-class Progress(Protocol):
-    """What the swarm tells while it runs."""
-
-    def swarming(self, *, peers: int, source: int) -> None:
-        """So many more bytes came from peers and from the source."""
-
-    def say(self, line: str) -> None:
-        """Something that a reader of the log should know."""
-
-
-class Trouble(Exception):
+class Trouble(AgentError):
     """The swarm cannot be used; the model is fetched directly."""
 
 
@@ -125,19 +124,20 @@ class Node:
     Args:
         job: whose model.
         content: directory that holds the model's files or is to hold them.
-        seeding: True: all is there and nothing is ever written.
+        work: directory for what lives as long as the node; made anew.
+        lacking: paths of the files that may be written; None when all is there and nothing is ever written.
 
     Raises:
         Trouble: libtorrent is missing, or the torrent or the credentials are of no use.
     """
 
-    def __init__(self, job: Job, content: Path, work: Path, *, seeding: bool) -> None:
+    def __init__(self, job: Job, content: Path, work: Path, lacking: set[str] | None) -> None:
         if job.swarm is None:
             raise Trouble("no swarm is configured")
         try:
             self._lt: Any = importlib.import_module("libtorrent")
         except ImportError as error:
-            raise Trouble(f"libtorrent is missing ({error}) -> install python3-libtorrent") from None
+            raise Trouble(f"libtorrent is missing ({error})", "install python3-libtorrent") from None
         self.config = job.swarm
         self._work = work
         torrent = _torrent_at(self.config.torrent)
@@ -145,11 +145,11 @@ class Node:
             self.pieces = pieces_of(torrent, job.files)
             self.info: Any = self._lt.torrent_info(self._lt.bdecode(torrent))
         except (TorrentError, RuntimeError, ValueError) as error:
-            raise Trouble(f"{self.config.torrent}: {error}") from None
+            raise Trouble(str(error), "run the weights role again", where=self.config.torrent) from None
         found = self.info.files()
         named = {found.file_path(i) for i in range(found.num_files()) if not found.file_flags(i) & _PAD}
         if named != {f"{NAME}/{each.path}" for each in job.files} or self.info.num_pieces() != len(self.pieces):
-            raise Trouble(f"{self.config.torrent}: has names that libtorrent does not keep")
+            raise Trouble("has names that libtorrent does not keep", where=self.config.torrent)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(mode=0o700, parents=True)
         (work / NAME).symlink_to(content.resolve(), target_is_directory=True)
@@ -157,7 +157,7 @@ class Node:
         self.session: Any = self._lt.session(settings_of(self.config))
         self.session.set_ip_filter(self._filter())
         self._next_round = 0.0
-        self.handle = self._add(seeding)
+        self.handle = self._add(lacking)
 
     def _filter(self) -> Any:
         refuse = self._lt.ip_filter()
@@ -167,15 +167,19 @@ class Node:
             refuse.add_rule(address, address, 0)
         return refuse
 
-    def _add(self, seeding: bool) -> Any:
+    def _add(self, lacking: set[str] | None) -> Any:
         flags = self._lt.torrent_flags
         wanted = self._lt.add_torrent_params()
         wanted.ti = self.info
         wanted.save_path = str(self._work)
         wanted.flags = flags.apply_ip_filter | flags.disable_dht | flags.disable_lsd | flags.disable_pex
-        if seeding:
+        if lacking is None:
             # upload_mode: what was published is never written to, even where a piece turns out wrong on the drive
             wanted.flags |= flags.seed_mode | flags.upload_mode
+        else:
+            files = self.info.files()
+            paths = (files.file_path(i)[len(NAME) + 1 :] for i in range(files.num_files()))
+            wanted.file_priorities = [_PRIORITY if path in lacking else 0 for path in paths]
         secure = bool(self.config.credentials)
         if secure:
             wanted.flags |= flags.paused  # until it has its certificate
@@ -192,7 +196,7 @@ class Node:
         directory = Path(self.config.credentials)
         for name in ("cert.pem", "key.pem"):
             if not (directory / name).is_file():
-                raise Trouble(f"{directory / name}: is missing -> run the weights role again")
+                raise Trouble("is missing", "run the weights role again", where=str(directory / name))
         parameters = self._work / "dh.pem"
         parameters.write_text(_DH)
         handle.set_ssl_certificate(str(directory / "cert.pem"), str(directory / "key.pem"), str(parameters), "")
@@ -230,7 +234,7 @@ _staying: list[Node] = []
 """The node of a finished `swarm`: it goes on giving while the files are hashed, until `leave`."""
 
 
-def swarm(job: Job, partial: Path, lacking: Sequence[WantedFile], progress: Progress, source: Any, run: Path) -> None:
+def swarm(job: Job, partial: Path, lacking: Sequence[WantedFile], progress: Progress) -> None:
     """Fill the files of `partial` through peers, and this host's share of them from the source.
 
     Returns when all is there, or when nothing more comes: no byte from anybody for `stall_s`, or the engine cannot go
@@ -241,26 +245,27 @@ def swarm(job: Job, partial: Path, lacking: Sequence[WantedFile], progress: Prog
         job: whose model.
         partial: directory being filled.
         lacking: the files that are not known to be whole.
-        progress: is told what came.
-        source: has `open(file, start, end)`, a context with `stream` and `start`.
-        run: directory for what lives as long as the process.
+        progress: is told what came; its `stop` ends the swarm.
     """
     leave()
-    try:
-        node = Node(job, partial, run / f"{job.key}.swarm", seeding=False)
-    except Trouble as trouble:
-        progress.say(f"no swarm: {trouble}")
+    lacking = [each for each in lacking if each.size and _may_be_written(partial / each.path)]
+    if not lacking:
         return
+    node = None
     done = False
     have: Sequence[bool] = []
     try:
-        done, have = _Filling(job, node, progress, source).run()
+        source = Source(job.source, _secret(job))
+        node = Node(job, partial, _run() / f"{job.key}.swarm", {each.path for each in lacking})
+        done, have = _Filling(job, node, lacking, progress, source).run()
+    except (Trouble, SourceError, RuntimeError) as trouble:
+        progress.say(f"no swarm, all is fetched directly: {trouble}")
     finally:
-        if done:
+        if done and node is not None:
             _staying.append(node)
-        else:
+        elif node is not None:
             node.close()
-            _cut(partial, lacking, node.pieces, have)
+            progress.found(-_cut(partial, lacking, node.pieces, have))
 
 
 def leave() -> None:
@@ -269,7 +274,7 @@ def leave() -> None:
         _staying.pop().close()
 
 
-def seed(job: Job, published: Path, run: Path) -> None:
+def seed(job: Job, published: Path) -> None:
     """Give a published model to the peers until SIGTERM.
 
     Raises:
@@ -278,11 +283,11 @@ def seed(job: Job, published: Path, run: Path) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    node = Node(job, published, run / f"{job.key}.seed", seeding=True)
+    node = Node(job, published, _run() / f"{job.key}.seed", None)
     try:
         while not stop.wait(1.0):
             for name, alert in node.alerts():
-                if name in ("file_error_alert", "hash_failed_alert"):
+                if name in ("file_error_alert", "hash_failed_alert", "listen_failed_alert"):
                     print(f"seed: {alert.message()}", flush=True)
     finally:
         node.close()
@@ -291,13 +296,17 @@ def seed(job: Job, published: Path, run: Path) -> None:
 class _Filling:
     """One run of `swarm`, from joining to the last piece."""
 
-    def __init__(self, job: Job, node: Node, progress: Progress, source: Any) -> None:
+    def __init__(self, job: Job, node: Node, lacking: Sequence[WantedFile], progress: Progress, source: Source) -> None:
         self._node, self._progress, self._source = node, progress, source
         self._stall_s = node.config.stall_s
         hosts = sorted({node.config.listen, *node.config.peers})
-        self._shares = Shares(node.pieces, hosts.index(node.config.listen), len(hosts), STREAMS)
-        self._limit = _Limit(job.rate_bytes_s)
-        self._feeder = Feeder(self._shares, self._open, self._give, STREAMS, self._limit.pause)
+        paths = {each.path for each in lacking}
+        self._wanted = [piece.index for piece in node.pieces if piece.file.path in paths]
+        self._shares = Shares(node.pieces, hosts.index(node.config.listen), len(hosts), STREAMS, set(self._wanted))
+        limiter = Limiter(job.rate_bytes_s)
+        self._feeder = Feeder(
+            self._shares, self._open, self._give, STREAMS, lambda count: limiter.take(count, progress.stop.wait)
+        )
         self._given: dict[int, float] = {}  # pieces that the engine has not taken in yet, since when
         self._room = threading.Condition()
         self._open_to_gifts = True
@@ -325,7 +334,7 @@ class _Filling:
                 self._count(peers, source)
                 if peers + source > last or checking:
                     last, moved = peers + source, now
-                if all(have) and not checking:
+                if not checking and all(have[index] for index in self._wanted):
                     return self._flushed(), have
                 if not checking:
                     at_peers = node.handle.piece_availability()
@@ -334,6 +343,8 @@ class _Filling:
                     if not feeding:
                         feeding = True
                         self._feeder.start()
+                if self._progress.stop.is_set():
+                    return False, have
                 if trouble or now - moved > self._stall_s:
                     why = trouble or f"no byte from anybody for {self._stall_s} s"
                     if self._feeder.error:
@@ -364,7 +375,8 @@ class _Filling:
     def _count(self, peers: int, source: int) -> None:
         before_peers, before_source = self._counted
         if peers != before_peers or source != before_source:
-            self._progress.swarming(peers=peers - before_peers, source=source - before_source)
+            self._progress.moved(peers - before_peers, peers=True)
+            self._progress.moved(source - before_source)
             self._counted = [peers, source]
 
     def _too_slow(self, now: float, peers: int, source: int) -> bool:
@@ -419,41 +431,51 @@ class _Filling:
         return False
 
 
-class _Limit:
-    """Bytes a second of all threads together."""
-
-    def __init__(self, bytes_s: int) -> None:
-        self._bytes_s = bytes_s
-        self._lock = threading.Lock()
-        self._free_at = 0.0
-
-    def pause(self, length: int) -> None:
-        """Wait until `length` more bytes keep within the limit."""
-        if not self._bytes_s:
-            return
-        with self._lock:
-            now = time.monotonic()
-            self._free_at = max(self._free_at, now) + length / self._bytes_s
-            wait = self._free_at - now
-        time.sleep(wait)
+def _may_be_written(path: Path) -> bool:
+    """Whether a file may be written in place: not one that was published, which an engine may have mapped."""
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(state.st_mode) and bool(state.st_mode & 0o200) and state.st_nlink == 1
 
 
-def _cut(partial: Path, lacking: Sequence[WantedFile], pieces: Sequence[Piece], have: Sequence[bool]) -> None:
-    """Leave of every lacking file only what is whole from its beginning on: what a direct download goes on from."""
+def _cut(partial: Path, lacking: Sequence[WantedFile], pieces: Sequence[Piece], have: Sequence[bool]) -> int:
+    """Leave of every lacking file only what is whole from its beginning on: what a direct download goes on from.
+
+    Returns:
+        the bytes that are given up.
+    """
     good: dict[str, int] = {}
-    broken: set[str] = set()
+    lost: dict[str, int] = {}
     for piece in pieces:
-        if piece.file.path in broken:
-            continue
-        if piece.index < len(have) and have[piece.index]:
-            good[piece.file.path] = piece.start + piece.length
+        path, there = piece.file.path, piece.index < len(have) and have[piece.index]
+        if path in lost:
+            lost[path] += piece.length if there else 0
+        elif there:
+            good[path] = piece.start + piece.length
         else:
-            broken.add(piece.file.path)
+            lost[path] = 0
     for each in lacking:
-        if each.path in broken:
-            with contextlib.suppress(OSError):
-                with (partial / each.path).open("r+b") as file:
-                    file.truncate(good.get(each.path, 0))
+        if each.path in lost:
+            with contextlib.suppress(FileNotFoundError), (partial / each.path).open("r+b") as file:
+                file.truncate(good.get(each.path, 0))
+    return sum(lost.get(each.path, 0) for each in lacking)
+
+
+def _run() -> Path:
+    return Path(os.environ.get("MS_RUN", RUN))
+
+
+def _secret(job: Job) -> str:
+    if not job.authorisation:
+        return ""
+    try:
+        return Path(job.authorisation).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise Trouble(f"cannot be read: {error}", "run the weights role again", where=job.authorisation) from None
 
 
 def _torrent_at(path: str) -> bytes:
@@ -462,7 +484,7 @@ def _torrent_at(path: str) -> bytes:
     try:
         return base64.b64decode(Path(path).read_bytes(), validate=False)
     except (OSError, ValueError) as error:
-        raise Trouble(f"{path}: cannot be read: {error}") from None
+        raise Trouble(f"cannot be read: {error}", "run the weights role again", where=path) from None
 
 
 def _endpoint(text: str) -> tuple[str, int]:
@@ -474,4 +496,4 @@ def _connecting(peer: Any) -> bool:
     return bool(int(peer.flags) & (_HANDSHAKE | _CONNECTING))
 
 
-__all__ = ["Node", "Progress", "Trouble", "leave", "seed", "swarm"]
+__all__ = ["Node", "Trouble", "leave", "seed", "settings_of", "swarm"]

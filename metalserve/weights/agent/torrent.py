@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 from .config import WantedFile
 
@@ -173,7 +174,7 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Any, int]:
             return items, at + 1
         if len(items) % 2 or not all(isinstance(key, bytes) for key in items[::2]):
             raise ValueError("a dictionary without pairs")
-        return dict(zip(items[::2], items[1::2])), at + 1
+        return dict(zip(items[::2], items[1::2])), at + 1  # noqa: B905 - Python 3.9
     colon = data.index(b":", at)
     length = int(data[at:colon])
     end = colon + 1 + length
