@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,20 @@ def read_checked(text: str) -> float:
     data = _object(text)
     at = data.get("at") if data is not None and data.get("state") == "intact" else None
     return float(at) if isinstance(at, int | float) else 0.0
+
+
+def published_command(place: ModelPlace) -> str:
+    """Return the shell command whose output `read_published` reads: the beginning of the marker, which may be long."""
+    return f"head -c 400 {shlex.quote(place.marker)} 2>/dev/null || :"
+
+
+def read_published(text: str) -> float:
+    """Return when a model was published, seconds since 1970 by the host's clock; 0: not known.
+
+    Not the marker's own time: a full check writes it anew where only the times of files were wrong.
+    """
+    found = re.search(r'"published_at": ([0-9]+)', text) if text.startswith("{") else None
+    return float(found.group(1)) if found else 0.0
 
 
 def references_command(mount: str) -> str:

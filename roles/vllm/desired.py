@@ -41,6 +41,7 @@ from roles.vllm.replacing import GROUP_UNIT, UNITS_COMMAND, UNITS_SECTION, Repla
 from roles.vllm.watching import nothing_watched, watching
 from roles.vllm.written import unit_text
 from roles.weights import references
+from roles.weights.desired import published_at
 
 REFUSED_SECTION = "engine-refused"
 
@@ -150,10 +151,9 @@ def serve(node: Node) -> Desired:
         return Desired(actions=removals(node, keep=0, phase="early"))
     image.refuse_old_podman(node)
     plan = planned(node, model)
-    marker = place_of(node.settings.storage.mount, model).marker
     units = [engine_unit(node, model, plan, replica) for replica in range(plan.replicas)]
     texts = {unit.replica: unit_text(unit) for unit in units}
-    replacement = Replacement(node.observed, units, texts, marker)
+    replacement = Replacement(node.observed, units, texts, published_at(node.observed))
     in_step = engine.group is not None
     # What is replaced is not begun: its GPUs are held until the script that replaces it has ended the old ones.
     fresh = [] if replacement.clash else units

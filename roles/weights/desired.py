@@ -21,8 +21,10 @@ from metalserve.weights.manifest import Manifest, load_manifest
 from metalserve.weights.observed import (
     checked_command,
     collectable_command,
+    published_command,
     read_checked,
     read_collectable,
+    read_published,
     references_command,
 )
 from metalserve.weights.store import StoreState, inspect, inspect_command, place_of
@@ -31,6 +33,7 @@ from roles.storage.desired import mounted_at, space
 from roles.weights import references
 
 SECTION = "weights-store"
+PUBLISHED_SECTION = "weights-published"
 CHECKED_SECTION = "weights-checked"
 COLLECTABLE_SECTION = "weights-collectable"
 
@@ -54,6 +57,7 @@ def watch(settings: HostSettings, release: Release) -> Watch:
         commands={
             SECTION: inspect_command(place),
             CHECKED_SECTION: checked_command(place),
+            PUBLISHED_SECTION: published_command(place),
             references.SECTION: references_command(mount),
             COLLECTABLE_SECTION: collectable_command(mount, settings.staging.keep_previous),
         },
@@ -83,6 +87,11 @@ def manifest_of(model: ModelSettings) -> Manifest:
 def store_state(node: Node, model: ModelSettings) -> StoreState:
     """Return what lies in the host's store of `model`."""
     return inspect(node.observed.text(SECTION), manifest_of(model))
+
+
+def published_at(observed: Observation) -> float:
+    """Return when the model was published, seconds since 1970 by the host's clock; 0: not known."""
+    return read_published(observed.text(PUBLISHED_SECTION))
 
 
 def configure(node: Node) -> Desired:
@@ -245,7 +254,7 @@ def check(node: Node) -> Sequence[Finding]:
         place.published,
         node.settings.staging.full_check,
         Times(
-            hashed_at=marker.mtime if marker is not None else 0.0,
+            hashed_at=published_at(node.observed) or (marker.mtime if marker is not None else 0.0),
             checked_at=read_checked(node.observed.text(CHECKED_SECTION)),
             now=float(node.observed.facts.get("now", 0)),
         ),
