@@ -348,7 +348,7 @@ def work_libtorrent(work: str, kind: str, tls: str, directory: str, own: str, ro
     """Take part as a bare libtorrent with the agent's settings; a host ends when all hosts have everything."""
     import libtorrent as lt
 
-    from metalserve.weights.agent.swarm import settings_of
+    from metalserve.weights.agent.engine import settings_of
 
     others = [f"{each}:{PORT}" for each in peers.split(",")]
     number = int(own.rpartition(".")[2]) - 1

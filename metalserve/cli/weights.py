@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from metalserve.cli import weights_hosts, weights_stage
+from metalserve.cli import weights_hosts, weights_stage, weights_torrent
 from metalserve.weights.manifest import manifest_from_directory, write_manifest
 
 
@@ -30,5 +30,5 @@ def manifest(directory: str, repository: str, revision: str, output: str) -> Non
     click.echo(f"{output}: {len(made.files)} files, {made.total / 2**30:.2f} GiB, of {repository} at {revision}")
 
 
-for each in (weights_stage.command, *weights_hosts.COMMANDS):
+for each in (weights_stage.command, weights_torrent.command, *weights_hosts.COMMANDS):
     command.add_command(each)

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from metalserve.settings import HostSettings, ModelSettings
-from metalserve.weights.agent.config import Job, WantedFile
+from metalserve.weights.agent.config import Job, SwarmConfig, WantedFile
 from metalserve.weights.manifest import Manifest
 from metalserve.weights.sourcing import source_config
 from metalserve.weights.store import AGENT_LIBRARY, place_of
@@ -45,7 +45,7 @@ def call(*words: str) -> str:
     return f"{AGENT} {shlex.join(words)}"
 
 
-def job_of(settings: HostSettings, model: ModelSettings, manifest: Manifest) -> Job:
+def job_of(settings: HostSettings, model: ModelSettings, manifest: Manifest, swarm: SwarmConfig | None = None) -> Job:
     """Return what the agent of a host is told of its model; no secret is in it."""
     key, staging = key_of(model), settings.staging
     return Job(
@@ -59,4 +59,5 @@ def job_of(settings: HostSettings, model: ModelSettings, manifest: Manifest) -> 
         reserve_bytes=int(settings.storage.min_free_gib * 2**30),
         jobs=staging.jobs,
         rate_bytes_s=int(staging.rate_mib_s * 2**20),
+        swarm=swarm,
     )

@@ -15,6 +15,7 @@ NAMES: Final[dict[Verb, str]] = {
     "repair": "metalserve-weights-repair",
     "check": "metalserve-weights-check",
 }
+SEED: Final = "metalserve-weights-seed"
 _DO: Final[dict[Verb, str]] = {
     "stage": "stage %s",
     "repair": "repair %s",
@@ -38,25 +39,33 @@ def unit_name(verb: Verb, key: str) -> str:
     return f"{NAMES[verb]}@{key}.service"
 
 
+def seed_name(key: str) -> str:
+    """Return the name of the unit in which one model is given to other hosts."""
+    return f"{SEED}@{key}.service"
+
+
 def timer_name(key: str) -> str:
     """Return the name of the timer of a model's full check."""
     return f"{NAMES['check']}@{key}.timer"
 
 
-def unit_files(mount: str, full_check: str) -> dict[str, str]:
+def unit_files(mount: str, full_check: str, seed_minutes: int = 0) -> dict[str, str]:
     """Return path -> text of the units.
 
     Args:
         mount: mount point of the models.
         full_check: `daily`, `weekly`, `monthly` or `never`.
+        seed_minutes: that a host gives a model to others once it has it; 0: it does not.
     """
-    files = {f"{DIRECTORY}/{NAMES[verb]}@.service": _service(verb, mount) for verb in NAMES}
+    files = {f"{DIRECTORY}/{NAMES[verb]}@.service": _service(verb, mount, seeds=seed_minutes > 0) for verb in NAMES}
+    if seed_minutes:
+        files[f"{DIRECTORY}/{SEED}@.service"] = _seed(mount, seed_minutes)
     if full_check != "never":
         files[f"{DIRECTORY}/{NAMES['check']}@.timer"] = _timer(full_check)
     return files
 
 
-def _service(verb: Verb, mount: str) -> str:
+def _service(verb: Verb, mount: str, *, seeds: bool) -> str:
     # %i as it stands, not %I: a key has dashes, which systemd would read as slashes.
     lines = [
         "# Written by metalserve (roles/weights); changes here are undone by its next run.",
@@ -65,6 +74,9 @@ def _service(verb: Verb, mount: str) -> str:
         f"RequiresMountsFor={mount}",
         "Wants=network-online.target",
         "After=network-online.target",
+        # Both use the model's port. Who has it all gives it, whether anybody is still connected to see to it or not.
+        *((f"Conflicts={SEED}@%i.service", f"After={SEED}@%i.service") if seeds and verb != "check" else ()),
+        *((f"OnSuccess={SEED}@%i.service",) if seeds and verb == "stage" else ()),
         "",
         "[Service]",
         "Type=exec",
@@ -75,6 +87,27 @@ def _service(verb: Verb, mount: str) -> str:
         "UMask=0022",
         "NoNewPrivileges=yes",
         *_SHARES[verb],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _seed(mount: str, minutes: int) -> str:
+    lines = [
+        "# Written by metalserve (roles/weights); changes here are undone by its next run.",
+        "[Unit]",
+        "Description=Gives the model %i to other hosts of the fleet",
+        f"RequiresMountsFor={mount}",
+        "",
+        "[Service]",
+        "Type=exec",
+        f"Environment=PYTHONPATH={AGENT_LIBRARY}",
+        # RuntimeMaxSec= would leave a failed unit behind
+        f"ExecStart=/usr/bin/timeout {minutes}m /usr/bin/python3 -B -m msweights seed {CONFIGS}/%i.json",
+        "SuccessExitStatus=124",
+        "NoNewPrivileges=yes",
+        "Nice=5",
+        "CPUWeight=50",
+        "IOWeight=50",
     ]
     return "\n".join(lines) + "\n"
 

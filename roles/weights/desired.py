@@ -15,6 +15,7 @@ from metalserve.settings import HostSettings, ModelSettings
 from metalserve.verify.finding import Finding
 from metalserve.verify.weights import Times, check_weights
 from metalserve.weights import units
+from metalserve.weights.agent.config import SwarmConfig
 from metalserve.weights.begin import begin_script
 from metalserve.weights.host import CONFIGS, PACKAGE, agent_files, call, config_path, job_of, key_of
 from metalserve.weights.manifest import Manifest, load_manifest
@@ -30,7 +31,7 @@ from metalserve.weights.observed import (
 from metalserve.weights.store import StoreState, inspect, inspect_command, place_of
 from metalserve.weights.watching import follow as followed
 from roles.storage.desired import mounted_at, space
-from roles.weights import references
+from roles.weights import references, sharing
 
 SECTION = "weights-store"
 PUBLISHED_SECTION = "weights-published"
@@ -48,7 +49,7 @@ def watch(settings: HostSettings, release: Release) -> Watch:
         return Watch()
     mount, key = settings.storage.mount, key_of(model)
     place = place_of(mount, model)
-    return Watch(
+    return sharing.watch(settings) | Watch(
         paths=(
             PACKAGE, f"{PACKAGE}/*.py", CONFIGS, f"{CONFIGS}/*", place.marker, OLD_SCRIPT,
             f"{units.DIRECTORY}/metalserve-weights*",
@@ -94,16 +95,17 @@ def published_at(observed: Observation) -> float:
     return read_published(observed.text(PUBLISHED_SECTION))
 
 
-def configure(node: Node) -> Desired:
-    """The agent, what it is told, and the units in which it works."""
+def configure(node: Node, swarm: SwarmConfig | None = None) -> Desired:
+    """The agent, what it is told (with whom it shares, too), and the units in which it works."""
     model, settings = node.settings.model, node.settings
     if model is None:
         return Desired()
     written = agent_files()
     # A module that this version does not have any more would still be found by `import`.
     strays = [p for p in node.observed.files if p.startswith(f"{PACKAGE}/") and p.endswith(".py") and p not in written]
-    job = job_of(settings, model, manifest_of(model))
-    return Desired(
+    job = job_of(settings, model, manifest_of(model), swarm)
+    seeds = settings.staging.seed_minutes if sharing.shares(settings) else 0
+    wish = Desired(
         packages=(Package("python3"),),
         directories=(Directory(PACKAGE), Directory(CONFIGS)),
         files=(
@@ -113,10 +115,11 @@ def configure(node: Node) -> Desired:
             File(config_path(job.key), job.to_json()),
             *(
                 File(path, text)
-                for path, text in units.unit_files(settings.storage.mount, settings.staging.full_check).items()
+                for path, text in units.unit_files(settings.storage.mount, settings.staging.full_check, seeds).items()
             ),
         ),
     )
+    return wish + sharing.configure(node)
 
 
 def refer(node: Node) -> Desired:
@@ -169,7 +172,7 @@ def stage_model(node: Node) -> Desired:
                 name=f"{'stage' if verb != 'follow' else 'follow the staging of'} {name}",
                 why=why,
                 phase="late",  # the agent, its units and what it is told are files, written before
-                done=partial(_published, manifest=manifest),
+                done=partial(published, manifest=manifest),
                 script=begin_script(model, "stage", restart=verb == "restart"),
             ),
         )
@@ -193,7 +196,8 @@ def _verb(observed: Observation, key: str) -> str:
     return "follow"
 
 
-def _published(observed: Observation, manifest: Manifest) -> bool:
+def published(observed: Observation, manifest: Manifest) -> bool:
+    """Tell whether a host has the model, by what was seen of it."""
     return inspect(observed.text(SECTION), manifest).state == "published"
 
 
