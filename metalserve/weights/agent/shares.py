@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,11 +115,12 @@ class Shares:
             self._at_peers = at_peers if len(at_peers) == len(self._pieces) else [0] * len(self._pieces)
             self._alone = alone
             for other in self._others:
-                other.update(sum(1 for index in other.share if have[index] or self._at_peers[index]), now)
+                other.update(sum(1 for index in other.share if self._at_peers[index]), now)
 
     def take(self) -> list[Piece]:
         """Return the next pieces to fetch, in a row of one file; empty when there is nothing to fetch now."""
         with self._lock:
+            among: Container[int] = self._own
             first, most = next((index for index in self._own if self._wanted(index)), None), self._longest
             if first is None:
                 # the other shares are under way: only what does not come, and from where nobody is soon
@@ -132,10 +133,10 @@ class Shares:
                 ]
                 if not lacking:
                     return []
-                first, most = random.choice(lacking), 2  # noqa: S311
+                among, first, most = lacking, random.choice(lacking), 2  # noqa: S311
             run = [self._pieces[first]]
             for piece in self._pieces[first + 1 : first + most]:
-                if piece.file is not run[0].file or not self._wanted(piece.index):
+                if piece.file is not run[0].file or piece.index not in among or not self._wanted(piece.index):
                     break
                 run.append(piece)
             self._taken.update(piece.index for piece in run)
@@ -175,7 +176,7 @@ class _Other:
         self._begun = self._came = 0.0
 
     def update(self, there: int, now: float) -> None:
-        """`there` of its pieces are somewhere in the swarm now. Late: nothing new, or long to go at its pace."""
+        """`there` of its pieces are at peers now. Late: nothing new, or long to go at its pace."""
         if self._there < 0:
             self._begun = self._came = now
         if there > self._there:

@@ -133,8 +133,8 @@ class _Filling:
                 now = time.monotonic()
                 source = self._feeder.bytes
                 self._count(peers, source)
-                if peers + source > last or checking:
-                    last, moved = peers + source, now
+                if sum(have) > last or checking:  # pieces, not bytes: wrong ones may come for ever
+                    last, moved = sum(have), now
                 if not checking and all(have[index] for index in self._wanted):
                     return self._flushed(), have
                 if not checking:
@@ -147,7 +147,7 @@ class _Filling:
                 if self._progress.stop.is_set():
                     return False, have
                 if trouble or now - moved > self._stall_s:
-                    why = trouble or f"no byte from anybody for {self._stall_s} s"
+                    why = trouble or f"nothing from anybody for {self._stall_s} s"
                     if self._feeder.error:
                         why += f"; source: {self._feeder.error}"
                     self._progress.say(f"swarm: {why}; the rest is fetched directly")
@@ -206,8 +206,7 @@ class _Filling:
             if not self._open_to_gifts:
                 return
             self._given[piece.index] = time.monotonic()
-            # the engine counts a piece at the end of a file as a whole one, filled with zeros
-            self._node.handle.add_piece(piece.index, data.ljust(self._node.info.piece_size(piece.index), b"\0"), 0)
+            self._node.give(piece.index, data)
 
     def _settle(self, have: Sequence[bool]) -> None:
         with self._room:
