@@ -217,7 +217,7 @@ def _follow(hosts: Asked, verb: Verb, names: list[str], *, quiet: bool) -> dict[
             for told in hosts.ask(lambda name: ways[name].script(seconds), _ASK_S, left):
                 lost = Look(running=False, failed=told.error, remedy="run again: what still runs there is followed")
                 looks[told.host] = lost if told.error else ways[told.host].read(told.lines)
-                if live is None and not quiet and looks[told.host].words:
+                if live is None and not quiet and looks[told.host].running and looks[told.host].words:
                     click.echo(f"{told.host}: {looks[told.host].words}")
             left = [name for name in left if looks[name].running]
             if live is not None:

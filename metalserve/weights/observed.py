@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from metalserve.weights.host import PACKAGE, call
+from metalserve.weights.host import CONFIGS, PACKAGE, call
 from metalserve.weights.store import ModelPlace
 
 
@@ -97,6 +97,23 @@ def read_collectable(text: str) -> Collectable:
     if data is None or not isinstance(data.get("removed"), list):
         return Collectable()
     return Collectable(tuple(map(str, data["removed"])), int(data.get("freed_bytes") or 0))
+
+
+def forgotten_command(key: str) -> str:
+    """Return the shell command whose output `read_forgotten` reads: jobs other than `key` whose model is not there."""
+    return (
+        f'for ms_config in {CONFIGS}/*.json; do [ -e "$ms_config" ] || continue; '
+        "ms_key=${ms_config##*/}; ms_key=${ms_key%.json}; "
+        f'[ "$ms_key" != {shlex.quote(key)} ] || continue; '
+        'ms_store=$(sed -n \'s/^ "store": "\\([^"]*\\)".*/\\1/p\' "$ms_config"); '
+        'ms_revision=$(sed -n \'s/^ "revision": "\\([^"]*\\)".*/\\1/p\' "$ms_config"); '
+        '[ -d "$ms_store/$ms_revision" ] || echo "$ms_key"; done'
+    )
+
+
+def read_forgotten(text: str) -> tuple[str, ...]:
+    """Read the keys of jobs that are left of models which are no longer there."""
+    return tuple(line for line in text.split() if re.fullmatch(r"[A-Za-z0-9._-]+", line))
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -35,6 +35,7 @@ def weights() -> None:
 @role("Old weights", watch=watch)
 def collect() -> None:
     """Models that nothing refers to any more are removed; a deploy's line after the engines have answered."""
+    stage("forget", desired.forget, live_only=True)
     stage("collect", desired.collect, live_only=True)
 
 

@@ -22,9 +22,11 @@ from metalserve.weights.manifest import Manifest, load_manifest
 from metalserve.weights.observed import (
     checked_command,
     collectable_command,
+    forgotten_command,
     published_command,
     read_checked,
     read_collectable,
+    read_forgotten,
     read_published,
     references_command,
 )
@@ -36,6 +38,7 @@ from roles.weights import references, sharing
 SECTION = "weights-store"
 PUBLISHED_SECTION = "weights-published"
 CHECKED_SECTION = "weights-checked"
+FORGOTTEN_SECTION = "weights-forgotten"
 COLLECTABLE_SECTION = "weights-collectable"
 
 OLD_SCRIPT = "/usr/local/lib/metalserve/stage-weights"
@@ -59,6 +62,7 @@ def watch(settings: HostSettings, release: Release) -> Watch:
             SECTION: inspect_command(place),
             CHECKED_SECTION: checked_command(place),
             PUBLISHED_SECTION: published_command(place),
+            FORGOTTEN_SECTION: forgotten_command(key),
             references.SECTION: references_command(mount),
             COLLECTABLE_SECTION: collectable_command(mount, settings.staging.keep_previous),
         },
@@ -223,6 +227,15 @@ def schedule(node: Node) -> Desired:
     return Desired(units=(Unit(name),))
 
 
+def forget(node: Node) -> Desired:
+    """No job and no timer of models that are no longer there and that the inventory does not name."""
+    keys = read_forgotten(node.observed.text(FORGOTTEN_SECTION))
+    return Desired(
+        files=tuple(File(config_path(key), None) for key in keys),
+        units=tuple(Unit(units.timer_name(key), running=False, enabled=False, optional=True) for key in keys),
+    )
+
+
 def collect(node: Node) -> Desired:
     """What nobody references any more is removed, the newest excepted (`staging.keep_previous`)."""
     settings = node.settings
@@ -273,4 +286,15 @@ def in_words(node: Node) -> str:
     return f"{model.name}@{model.revision[:12]}, {manifest_of(model).total / 2**30:.2f} GiB proved"
 
 
-__all__ = ["check", "collect", "configure", "following", "in_words", "refer", "schedule", "stage_model", "watch"]
+__all__ = [
+    "check",
+    "collect",
+    "configure",
+    "following",
+    "forget",
+    "in_words",
+    "refer",
+    "schedule",
+    "stage_model",
+    "watch",
+]

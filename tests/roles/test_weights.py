@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,8 +23,9 @@ from metalserve.desired.render import render
 from metalserve.errors import MetalserveError
 from metalserve.verify.finding import worst
 from metalserve.weights.agent.config import read_job
-from metalserve.weights.host import PACKAGE, agent_files, config_path, secret_path
+from metalserve.weights.host import PACKAGE, agent_files, config_path, job_of, secret_path
 from metalserve.weights.manifest import Manifest
+from metalserve.weights.observed import forgotten_command
 from metalserve.weights.store import inspect, list_digest
 from metalserve.weights.units import timer_name, unit_name
 from roles.weights import desired as role
@@ -91,7 +93,7 @@ def host(
     )
 
 
-STAGES = (role.configure, role.refer, role.stage_model, role.schedule, role.collect)
+STAGES = (role.configure, role.refer, role.stage_model, role.schedule, role.forget, role.collect)
 
 
 def all_changes(node: Node) -> list[str]:
@@ -283,6 +285,31 @@ def test_what_nothing_refers_to_is_collected(manifest: str) -> None:
     assert role.collect(node).actions[0].script.endswith("gc /srv/models --keep 2\n")
     done = after(node, sections={"weights-collectable": json.dumps({"removed": [], "freed_bytes": 0})})
     assert changes(role.collect(node), done) == changes(role.collect(done), done) == []
+
+
+def test_jobs_of_models_that_are_gone_are_forgotten(manifest: str, tmp_path: Path) -> None:
+    node = host(manifest)
+    here, gone = tmp_path / "org--here", tmp_path / "org--gone"
+    (here / REVISION).mkdir(parents=True)
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    job = job_of(node.settings, node.settings.model, MANIFEST)  # type: ignore[arg-type]
+    for store in (here, gone):
+        told = replace(job, store=str(store), key=f"{store.name}-{REVISION[:12]}")
+        (configs / f"{told.key}.json").write_text(told.to_json())
+    (configs / f"{KEY}.json").write_text(job.to_json())
+    asked = forgotten_command(KEY).replace("/etc/metalserve/weights", str(configs))
+    told_ = subprocess.run(["sh", "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert told_ == f"org--gone-{REVISION[:12]}\n"
+    timer = timer_name(f"org--gone-{REVISION[:12]}")
+    node = host(manifest, PUBLISHED, sections={"weights-forgotten": told_}, units={timer: unit(timer)})
+    path = config_path(f"org--gone-{REVISION[:12]}")
+    node = node.with_observation(replace(node.observed, files={path: a_file(path)}))
+    assert changes(role.forget(node), node) == [
+        f"file {path}: -> removed",
+        f"unit {timer}: enabled/active -> disable, stop",
+    ]
+    assert role.forget(host(manifest, PUBLISHED)) == Desired()
 
 
 DAY = 86400

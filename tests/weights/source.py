@@ -74,8 +74,9 @@ def serving(source: Source, port: int = 0) -> Iterator[Source]:
             body = source.files[path]
             first = 0
             asked = self.headers.get("Range", "")
+            last = None
             if asked.startswith("bytes=") and source.ranges:
-                first = int(asked[6:].split("-")[0])
+                first, last = int(asked[6:].split("-")[0]), asked[6:].split("-")[1]
             source.requests.append((path, first))
             if first and first >= len(body):
                 return self.send_error(416)
@@ -83,9 +84,12 @@ def serving(source: Source, port: int = 0) -> Iterator[Source]:
                 source.corrupt[path] -= 1
                 middle = len(body) // 2
                 body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-            self.send_response(206 if first else 200)
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+            whole = len(body)
+            if last:
+                body = body[: int(last) + 1]
+            self.send_response(206 if first or last else 200)
+            if first or last:
+                self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{whole}")
             if source.chunked:
                 self.send_header("Transfer-Encoding", "chunked")
             else:

@@ -67,10 +67,10 @@ class OneFile:
         expected = (wanted.size, wanted.sha256, max(0, wanted.size - 1) // PIECE)
         self._hint = hint if hint and (hint.size, hint.sha256, len(hint.pieces)) == expected else None
         self._at = self._good = 0
-        self._hash = self._good_hash = hashlib.sha256()
+        self._hash, self._good_hash = hashlib.sha256(), hashlib.sha256()
         self._pieces: list[str] = []
         self._wrong = 0
-        self._fetched = False
+        self._fetched = 0  # place up to which bytes came from the source, not from the drive
         self._refetch = 0
 
     def run(self) -> Proved:
@@ -159,7 +159,7 @@ class OneFile:
                 except OSError as error:
                     raise _full(self._wanted, self._store, error) from error
             self._have = max(self._have, self._at + len(part))
-            self._fetched = True
+            self._fetched = max(self._fetched, self._at + len(part))
             self._progress.moved(len(part))
             self._take(part)
 
@@ -175,12 +175,11 @@ class OneFile:
                     raise _Wrong(self._at, digest)
                 self._pieces.append(digest)
                 self._good, self._good_hash = self._at, self._hash.copy()
-                self._fetched = False
 
     def _again(self, wrong: _Wrong) -> None:
         """Go back to the last good byte; what follows is fetched again."""
         path, size, start = self._wanted.path, self._wanted.size, self._good
-        if self._fetched:
+        if self._fetched > (start if self._hint is not None else 0):
             self._wrong += 1
         if self._wrong >= _WRONG and (self._hint is None or not self._hint.pieces):
             raise FileFailed(
@@ -201,13 +200,12 @@ class OneFile:
         self._progress.found(-self._have)
         self._unseal(0)
         os.ftruncate(self._fd, 0)
-        self._have = self._refetch = 0
+        self._have = self._refetch = self._fetched = 0
         self._rewind(0, hashlib.sha256())
 
     def _rewind(self, at: int, state: Any) -> None:
         self._at = self._good = at
         self._hash, self._good_hash = state.copy(), state.copy()
-        self._fetched = False
         if at == 0:
             self._pieces = []
 

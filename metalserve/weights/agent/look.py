@@ -20,10 +20,8 @@ def inspect(store: Store, listed: str | None = None) -> dict[str, Any]:
     if state == "absent":
         try:
             with Tree(store.partial) as tree:
-                state, there = (
-                    "partial",
-                    sum(each.st_size for path, each in tree.entries() if S_ISREG(each.st_mode) and path != HINTS),
-                )
+                plain = [each for path, each in tree.entries() if S_ISREG(each.st_mode) and path != HINTS]
+            state, there = "partial", sum(each.st_size for each in plain)
         except OSError:
             there = 0
     return {

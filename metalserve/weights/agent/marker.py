@@ -83,7 +83,7 @@ class Marker:
     files: dict[str, Proved] = field(default_factory=dict)
     serial: int = 0
     published_at: int = 0
-    piece: int = PIECE
+    piece: int = 0
 
 
 def digest_of_list(files: Iterable[WantedFile]) -> str:

@@ -110,6 +110,11 @@ class Progress:
         with self._lock:
             self._data["bytes_done"] += count
 
+    def from_start(self) -> None:
+        """Forget what was counted as there: it is counted anew."""
+        with self._lock:
+            self._data.update(bytes_done=0, files_done=0)
+
     def moved(self, count: int, *, peers: bool = False) -> None:
         """Count bytes that came, from the source or from peers."""
         with self._lock:

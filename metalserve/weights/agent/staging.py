@@ -22,6 +22,7 @@ from .fill import OneFile
 from .full_check import full_check
 from .marker import (
     BUFFER,
+    PIECE,
     Marker,
     Proved,
     digest_of_list,
@@ -100,7 +101,8 @@ def stage(job: Job, progress: Progress, *, repair: bool = False) -> dict[str, An
         else:
             report = checks.quick(store, listed)
         if report.intact:
-            progress.found(job.total - int(progress.snapshot()["bytes_done"]))
+            progress.from_start()
+            progress.found(job.total)
             progress.say(f"{store.published} is published and intact")
             return done
         if store.is_published():
@@ -113,7 +115,7 @@ def stage(job: Job, progress: Progress, *, repair: bool = False) -> dict[str, An
 
 def _fill_and_publish(job: Job, store: Store, listed: str, known: Mapping[str, Proved], progress: Progress) -> None:
     with store.open_partial((each.path for each in job.files), progress.say) as tree:
-        progress.found(-int(progress.snapshot()["bytes_done"]))
+        progress.from_start()
         lacking = _refuse_without_space(job, store, tree, progress)
         if lacking and job.swarm is not None and job.swarm.torrent:
             progress.phase("swarming")
@@ -264,7 +266,7 @@ def _publish(job: Job, store: Store, tree: Tree, listed: str, proved: Mapping[st
     _sync_all(tree)
     if tree.stat(HINTS) is not None:
         tree.unlink(HINTS)
-    marker = Marker(2, listed, rows, serial=next_serial(store.mount), published_at=int(time.time()))
+    marker = Marker(2, listed, rows, serial=next_serial(store.mount), published_at=int(time.time()), piece=PIECE)
     write_marker(tree, to_text(marker, job.repository, job.revision))
     for path in tree.directories():
         with tree.parent(path) as (directory, name):
