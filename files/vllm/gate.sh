@@ -7,7 +7,10 @@
 #   MS_FABRIC    1 where the GPUs reach each other only through fabric manager
 #   MS_DEVICES   CDI names of the engine's GPUs (their UUIDs), commas between, where the container gets them by CDI
 #   MS_SPEC      the CDI specification; made anew when it does not name them
-#   MS_WEIGHTS   1 to have the published weights compared with what was hashed (MS_STORE, MS_REVISION, MS_LIST are set then)
+#   MS_WEIGHTS   1 to have the published weights compared with what was hashed: sizes, times, sampled blocks
+#   MS_STORE     directory of the model, MOUNT/ORGANISATION--NAME
+#   MS_REVISION  commit; the agent is told of both in MS_JOBS/ORGANISATION--NAME-REVISION12.json
+#   MS_JOBS      directory of what the agent is told, unless it is the usual one
 #   MS_MEMORY    0 skips the look at port, processes and memory: what is to be replaced still runs
 #   MS_SHARE     share of the GPUs' memory that the engine will take, 0 to 1; empty: not looked at
 #   MS_LISTEN    address and port that the engine will listen on (10.0.0.1 8000); empty: none
@@ -98,7 +101,9 @@ devices() {
 
 weights() {
   [ "${MS_WEIGHTS:-0}" = 1 ] || return 0
-  said=$("$LIBRARY/stage-weights" --check 2>&1) || refuse "$said"
+  job=${MS_JOBS:-/etc/metalserve/weights}/${MS_STORE##*/}-$(printf '%.12s' "$MS_REVISION").json
+  said=$(PYTHONPATH=$LIBRARY python3 -B -m msweights check --fast "$job" 2>&1 >/dev/null) ||
+    refuse "$(printf '%s\n' "$said" | grep -v '^ *$' | tail -n 1)"
 }
 
 # port: nobody else listens where the engine will.

@@ -28,7 +28,7 @@ COMMANDS = {
     "top": "Watch the fleet live: GPUs, clocks, links, engines, Xids.",
     "upgrade": "Bring hosts to another release, in waves; they go back when it fails.",
     "vllm": "Check vLLM flags against a pinned release.",
-    "weights": "Make manifests of models.",
+    "weights": "Models: manifests, staging onto hosts, checks, repair, what is no longer needed.",
 }
 
 

@@ -24,6 +24,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("unattended-upgrades", "python3-apt"),
     ("logrotate", "lsb-release", "locales", "tzdata"),
     ("haproxy", "openssl"),
+    ("python3-libtorrent",),
 )
 """What hosts can install. One group is resolved at a time, because chrony and systemd-timesyncd exclude each other."""
 

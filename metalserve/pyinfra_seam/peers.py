@@ -58,6 +58,22 @@ def others() -> tuple[Seen, ...]:
     return tuple(found)
 
 
+def fleet() -> tuple[Seen, ...]:
+    """Return every host of the inventory, the current one included, by its settings alone; waits for nobody.
+
+    Raises:
+        SettingsError: a host's settings are refused.
+    """
+    run = current()
+    runs = known_runs(run.state)
+    found = []
+    for host in run.state.inventory:
+        own = runs.get(host.name)
+        settings = own.node.settings if own is not None and own.node is not None else _settings(host)
+        found.append(Seen(host.name, str(host.data.dict().get("ssh_hostname") or host.name), settings, None))
+    return tuple(found)
+
+
 def _settings(host: Any) -> HostSettings:
     return HostSettings.from_data(host.data.dict(), host=host.name, source="inventory")
 

@@ -20,10 +20,12 @@ from pyinfra.api.deploy import deploy
 from pyinfra.api.operation import operation
 
 from metalserve.desired.diff import Change, difference
+from metalserve.desired.follow import FollowOf
 from metalserve.desired.model import Desired, NotYetKnown, Reboot, Watch
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
 from metalserve.planning.calibration import Learned
+from metalserve.pyinfra_seam.following import followed
 from metalserve.pyinfra_seam.hostrun import HostRun, current
 from metalserve.pyinfra_seam.judging import Check, ProofFailed, conclude, note_check
 from metalserve.pyinfra_seam.reboot import reboot_and_wait
@@ -85,7 +87,7 @@ def role(title: str, watch: WatchOf) -> Callable[[Callable[[], None]], Callable[
     return wrap
 
 
-def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
+def stage(name: str, decide: Decide, *, live_only: bool = False, follow: FollowOf | None = None) -> None:
     """One stage of a role: what it wants, and the operation that brings it about where it differs.
 
     Args:
@@ -93,6 +95,7 @@ def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
         decide: pure; may raise `NotYetKnown` for what this very run will bring, or any other
             `MetalserveError` for what no run can mend (the host fails before it is touched).
         live_only: skip it in an image, where nothing is started or loaded.
+        follow: what the stage only begins on the host; it counts as done when that has ended.
     """
     run = current()
     if run.failed or run.proofs_only or run.node is None or (live_only and not run.node.observed.live):
@@ -117,7 +120,7 @@ def stage(name: str, decide: Decide, *, live_only: bool = False) -> None:
         run.pending += changes
         # Nothing to do as the host is now; decided again in its turn, after what comes before it.
         foreseen = bool(changes)
-    _stage(name=name, role_name=run.role_name, stage_name=name, decide=decide, foreseen=foreseen)
+    _stage(name=name, role_name=run.role_name, stage_name=name, decide=decide, foreseen=foreseen, follow=follow)
 
 
 def _say(run: HostRun, line: str) -> None:
@@ -125,7 +128,9 @@ def _say(run: HostRun, line: str) -> None:
 
 
 @operation(is_idempotent=True)
-def _stage(role_name: str, stage_name: str, decide: Decide, foreseen: bool) -> Generator[FunctionCommand, None, None]:
+def _stage(
+    role_name: str, stage_name: str, decide: Decide, foreseen: bool, follow: FollowOf | None
+) -> Generator[FunctionCommand, None, None]:
     run = current()
     if not run.executing:
         if foreseen:  # only counted: the decision was made and shown already
@@ -135,7 +140,7 @@ def _stage(role_name: str, stage_name: str, decide: Decide, foreseen: bool) -> G
     run.role_name = role_name
     # An exception here would end the run for every host, so everything is caught and fails this host alone.
     try:
-        changed = _execute(run, stage_name, decide)
+        changed = _execute(run, stage_name, decide, follow)
     except Exception as error:
         run.fail(stage_name, error)
         yield FunctionCommand(_refuse, (), {})
@@ -144,13 +149,15 @@ def _stage(role_name: str, stage_name: str, decide: Decide, foreseen: bool) -> G
         yield FunctionCommand(_succeed, (), {})
 
 
-def _execute(run: HostRun, stage_name: str, decide: Decide) -> bool:
+def _execute(run: HostRun, stage_name: str, decide: Decide, follow: FollowOf | None) -> bool:
     run.hold_lock()
     node = run.now()
     changes = difference(decide(node), node.observed)
     if not changes:
         return False
     run.apply(stage_name, changes)
+    if follow is not None:
+        followed(run, stage_name, follow(node))
     reboots = [c.resource for c in changes if isinstance(c.resource, Reboot)]
     if reboots:
         reboot_and_wait(run, reboots[0])

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from metalserve.errors import MetalserveError
-from metalserve.inventory import check_hosts
-from metalserve.pyinfra_seam.inventory import read_inventory
+from metalserve.pyinfra_seam.asking import connected
 from metalserve.routing.control import Answer, drain_script, enable_script, read_answer, status_script
 
 _MARGIN_S = 60
@@ -43,45 +40,7 @@ def status(inventory: str) -> list[Answer]:
 
 
 def _ask(path: str, script: str, timeout_s: int) -> list[Answer]:
-    inventory = read_inventory(path)
-    settings = check_hosts([(host.name, host.data.dict()) for host in inventory], path)
-    routers = [host for host in inventory if settings[host.name].router is not None]
-    return _run(inventory, routers, script, timeout_s) if routers else []
-
-
-def _run(inventory: Any, hosts: list[Any], script: str, timeout_s: int) -> list[Answer]:
-    # Imported here: pyinfra_cli, which read the inventory, has put gevent in place of threads and sockets.
-    from pyinfra.api.config import Config
-    from pyinfra.api.connect import connect_all, disconnect_all
-    from pyinfra.api.exceptions import PyinfraError
-    from pyinfra.api.state import State, StateStage
-
-    from metalserve.pyinfra_seam import output
-    from metalserve.pyinfra_seam.hostrun import HostRun
-    from metalserve.pyinfra_seam.report import HostReport, RunReport
-
-    output.install()
-    config = Config()  # type: ignore[no-untyped-call]  # pyinfra leaves it untyped
-    state = State(inventory, config, initial_limit=hosts)
-    state.set_stage(StateStage.Connect)
-
-    def ask(host: Any) -> Answer:
-        if not host.connected:
-            return Answer(host.name, "failed", "no connection")
-        try:
-            run = HostRun(state, host, HostReport(host.name), RunReport())
-            return read_answer(host.name, run.shell(script, timeout_s=timeout_s)[1])
-        except MetalserveError as error:
-            return Answer(host.name, "failed", str(error))
-
-    try:
-        try:
-            connect_all(state)
-        except PyinfraError as error:  # "No hosts remaining!": each is told below
-            if any(host.connected for host in hosts):
-                raise MetalserveError(str(error), where="router") from error
-        # Side by side: a replica drained on one router still gets requests from the other.
-        jobs = [state.pool.spawn(ask, host) for host in hosts]
-        return [job.get() for job in jobs]
-    finally:
-        disconnect_all(state)
+    # Side by side: a replica drained on one router still gets requests from the other.
+    with connected(path, lambda name, settings: settings.router is not None) as routers:
+        told = routers.ask(lambda name: script, timeout_s)
+    return [Answer(t.host, "failed", t.error) if t.error else read_answer(t.host, list(t.lines)) for t in told]

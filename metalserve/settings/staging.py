@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from metalserve.settings.common import Section, problem
+from metalserve.settings.secret import SecretRef
 from metalserve.settings.serving import HUB
 
 if TYPE_CHECKING:
@@ -33,10 +34,15 @@ class StagingSettings(Section):
     address: str | None = Field(
         None, description="this host's address in the private network that the swarm uses; None: where SSH reaches it"
     )
-    port: int = Field(6881, ge=1024, le=65535, description="port of the swarm")
+    port: int = Field(6881, ge=1024, le=65520, description="first of the 16 TCP ports of the swarm; a model has one")
     upload_mib_s: float = Field(0, ge=0, description="limit of what the host gives to others in MiB/s, 0 for none")
     download_mib_s: float = Field(0, ge=0, description="limit of what it takes from others in MiB/s, 0 for none")
     seed_minutes: int = Field(60, ge=0, description="minutes that a host goes on giving after it has all")
+    swarm_secret: SecretRef | None = Field(
+        None,
+        description="secret of the fleet, at least 32 characters, of which the swarm's certificates are made: "
+        "`openssl rand -hex 32`; the same for all hosts that share",
+    )
     full_check: Literal["daily", "weekly", "monthly", "never"] = Field(
         "weekly", description="how often every byte of the models is read and hashed again"
     )
@@ -56,6 +62,8 @@ class StagingSettings(Section):
 def staging_contradictions(settings: HostSettings) -> list[tuple[str, str]]:
     """Return where `model.source` and `staging.kind` do not fit together, as (key, what)."""
     model, kind = settings.model, settings.staging.kind
+    if settings.staging.distribution == "swarm" and settings.staging.swarm_secret is None:
+        return [("staging.swarm_secret", "is missing, but staging.distribution is 'swarm': hosts would trust anybody")]
     if model is None:
         return []
     parts = urlsplit(model.source)

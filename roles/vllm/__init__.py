@@ -34,6 +34,7 @@ def vllm() -> None:
     prove("links of tensor parallel", desired.preflight)
     stage("serve", desired.serve, live_only=True)
     prove("a completion", _check, within_s=desired.ready_within_s)
+    stage("release", desired.release, live_only=True)
 
 
 def _check(node: Node) -> Sequence[Finding]:

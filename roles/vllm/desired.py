@@ -40,6 +40,8 @@ from roles.vllm.paths import (
 from roles.vllm.replacing import GROUP_UNIT, UNITS_COMMAND, UNITS_SECTION, Replacement
 from roles.vllm.watching import nothing_watched, watching
 from roles.vllm.written import unit_text
+from roles.weights import references
+from roles.weights.desired import published_at
 
 REFUSED_SECTION = "engine-refused"
 
@@ -151,10 +153,9 @@ def serve(node: Node) -> Desired:
     image.refuse_old_podman(node)
     loading.refuse_lacking_loader(node)
     plan = planned(node, model)
-    marker = place_of(node.settings.storage.mount, model).marker
     units = [engine_unit(node, model, plan, replica) for replica in range(plan.replicas)]
     texts = {unit.replica: unit_text(unit) for unit in units}
-    replacement = Replacement(node.observed, units, texts, marker)
+    replacement = Replacement(node.observed, units, texts, published_at(node.observed))
     in_step = engine.group is not None
     # What is replaced is not begun: its GPUs are held until the script that replaces it has ended the old ones.
     fresh = [] if replacement.clash else units
@@ -164,6 +165,14 @@ def serve(node: Node) -> Desired:
         # The parts of a group come up together or not at all, so a run must not wait for one of them here.
         units=tuple(Unit(unit_name(unit.replica), running=None if in_step else True) for unit in units),
         actions=(
+            *references.wanted(
+                node.observed,
+                node.settings.storage.mount,
+                references.engine_reference(model),
+                model,
+                node.release.name,
+                phase="early",
+            ),
             *(begin(node.observed, unit, texts[unit.replica]) for unit in fresh),
             *replacement.actions(group=in_step),
             *removals(node, keep=plan.replicas, runtime=engine.runtime, phase="early" if in_step else "late"),
@@ -172,6 +181,14 @@ def serve(node: Node) -> Desired:
         ),
         notes=plan.reasons,
     )
+
+
+def release(node: Node) -> Desired:
+    """No reference to what is not served any more; asked when what is served has answered."""
+    model = node.settings.model
+    kept = references.engine_reference(model) if model is not None else ""
+    old = references.engines_but(node.observed, kept)
+    return Desired(actions=references.gone(node.observed, node.settings.storage.mount, old))
 
 
 def preflight(node: Node) -> Sequence[Finding]:

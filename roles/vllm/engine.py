@@ -15,7 +15,6 @@ from roles.vllm import group, image, loading
 from roles.vllm.launch import container_path
 from roles.vllm.paths import AUTHORISATION
 from roles.vllm.unit import GATE_S, EngineUnit
-from roles.weights.desired import list_path
 
 
 def address(engine: EngineSettings) -> str:
@@ -76,7 +75,6 @@ def engine_unit(node: Node, model: ModelSettings, plan: LaunchPlan, replica: int
             "MS_WEIGHTS": "1",
             "MS_STORE": place.store,
             "MS_REVISION": place.revision,
-            "MS_LIST": list_path(model),
             "MS_SHARE": f"{plan.gpu_memory_utilization:g}",
             **listen,
             **(part.gate if part is not None else {}),

@@ -57,9 +57,9 @@ class Replacement:
     """
 
     def __init__(
-        self, observed: Observation, units: Sequence[EngineUnit], texts: Mapping[int, str], marker: str
+        self, observed: Observation, units: Sequence[EngineUnit], texts: Mapping[int, str], published_at: float
     ) -> None:
-        self.units, self.texts, self.marker = units, texts, marker
+        self.units, self.texts, self.published_at = units, texts, published_at
         self.outdated = [u for u in units if running(observed, u.replica) and not self._newest(observed, u)]
         before = {n: gpus for n, gpus in layout(observed).items() if occupied(observed, n)}
         self.before = sorted(before)
@@ -79,7 +79,7 @@ class Replacement:
         wanted = hashlib.sha256(self.texts[unit.replica].encode()).hexdigest()
         if found is None or found.sha256 != wanted or state is None:
             return False
-        times = [observed.files[p].mtime for p in (path, ENVIRONMENT, self.marker) if p in observed.files]
+        times = [observed.files[p].mtime for p in (path, ENVIRONMENT) if p in observed.files] + [self.published_at]
         return state.started is None or all(time <= state.started for time in times)
 
     def _done(self, observed: Observation, replicas: Sequence[int]) -> bool:

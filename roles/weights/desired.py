@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
-import base64
-import shlex
 from collections.abc import Sequence
 from functools import partial
 
-from metalserve.desired.model import Action, Desired, Directory, File, NotYetKnown, Watch
+from metalserve.desired.follow import Follow
+from metalserve.desired.model import Action, Desired, Directory, File, NotYetKnown, Package, Unit, Watch
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from metalserve.errors import MetalserveError
-from metalserve.paths import FILES
 from metalserve.releases import Release
-from metalserve.secrets import resolve
-from metalserve.settings import HostSettings, ModelSettings, SecretRef
+from metalserve.settings import HostSettings, ModelSettings
 from metalserve.verify.finding import Finding
+from metalserve.verify.weights import Times, check_weights
+from metalserve.weights import units
+from metalserve.weights.agent.config import SwarmConfig
+from metalserve.weights.begin import begin_script
+from metalserve.weights.host import CONFIGS, PACKAGE, agent_files, call, config_path, job_of, key_of
 from metalserve.weights.manifest import Manifest, load_manifest
-from metalserve.weights.store import (
-    ModelPlace,
-    StoreState,
-    file_list,
-    inspect,
-    inspect_command,
-    place_of,
-    source_url,
+from metalserve.weights.observed import (
+    checked_command,
+    collectable_command,
+    forgotten_command,
+    published_command,
+    read_checked,
+    read_collectable,
+    read_forgotten,
+    read_published,
+    references_command,
 )
+from metalserve.weights.store import StoreState, inspect, inspect_command, place_of
+from metalserve.weights.watching import follow as followed
 from roles.storage.desired import mounted_at, space
-
-STAGE = "/usr/local/lib/metalserve/stage-weights"
-LISTS = "/etc/metalserve/weights"
-AUTHORISATION = "/run/metalserve/weights-authorisation"
-"""Lives for one staging, in memory, readable by root only."""
-
-JOBS = 4
-"""Files fetched at a time. A few streams that are hashed while they pass were the fastest way measured on a local
-link (four against one: half the time); more only share the same link and cores."""
+from roles.weights import references, sharing
 
 SECTION = "weights-store"
+PUBLISHED_SECTION = "weights-published"
+CHECKED_SECTION = "weights-checked"
+FORGOTTEN_SECTION = "weights-forgotten"
+COLLECTABLE_SECTION = "weights-collectable"
+
+OLD_SCRIPT = "/usr/local/lib/metalserve/stage-weights"
+"""What staged before there was the agent."""
 
 
 def watch(settings: HostSettings, release: Release) -> Watch:
     """What an observation must look at for this role."""
-    if settings.model is None:
+    model = settings.model
+    if model is None:
         return Watch()
-    place = place_of(settings.storage.mount, settings.model)
-    return Watch(
-        paths=(STAGE, LISTS, list_path(settings.model), place.marker),
-        commands={SECTION: inspect_command(place)},
-    )
-
-
-def list_path(model: ModelSettings) -> str:
-    """Return the path on the host of the model's list of files."""
-    return f"{LISTS}/{model.name.replace('/', '--')}@{model.revision}.tsv"
+    mount, key = settings.storage.mount, key_of(model)
+    place = place_of(mount, model)
+    return sharing.watch(settings) | Watch(
+        paths=(
+            PACKAGE, f"{PACKAGE}/*.py", CONFIGS, f"{CONFIGS}/*", place.marker, OLD_SCRIPT,
+            f"{units.DIRECTORY}/metalserve-weights*",
+        ),
+        units=(units.unit_name("stage", key), "metalserve-weights-check@*.timer", units.timer_name(key)),
+        commands={
+            SECTION: inspect_command(place),
+            CHECKED_SECTION: checked_command(place),
+            PUBLISHED_SECTION: published_command(place),
+            FORGOTTEN_SECTION: forgotten_command(key),
+            references.SECTION: references_command(mount),
+            COLLECTABLE_SECTION: collectable_command(mount, settings.staging.keep_previous),
+        },
+    )  # fmt: skip
 
 
 def manifest_of(model: ModelSettings) -> Manifest:
@@ -81,18 +94,58 @@ def store_state(node: Node, model: ModelSettings) -> StoreState:
     return inspect(node.observed.text(SECTION), manifest_of(model))
 
 
-def configure(node: Node) -> Desired:
-    """The staging script and the list of files."""
-    model = node.settings.model
+def published_at(observed: Observation) -> float:
+    """Return when the model was published, seconds since 1970 by the host's clock; 0: not known."""
+    return read_published(observed.text(PUBLISHED_SECTION))
+
+
+def configure(node: Node, swarm: SwarmConfig | None = None) -> Desired:
+    """The agent, what it is told (with whom it shares, too), and the units in which it works."""
+    model, settings = node.settings.model, node.settings
     if model is None:
         return Desired()
-    return Desired(
-        directories=(Directory(LISTS),),
+    written = agent_files()
+    # A module that this version does not have any more would still be found by `import`.
+    strays = [p for p in node.observed.files if p.startswith(f"{PACKAGE}/") and p.endswith(".py") and p not in written]
+    job = job_of(settings, model, manifest_of(model), swarm)
+    seeds = settings.staging.seed_minutes if sharing.shares(settings) else 0
+    wish = Desired(
+        packages=(Package("python3"),),
+        directories=(Directory(PACKAGE), Directory(CONFIGS)),
         files=(
-            File(STAGE, (FILES / "weights" / "stage.sh").read_text(), mode="0755"),
-            File(list_path(model), file_list(manifest_of(model))),
+            *(File(path, text) for path, text in written.items()),
+            *(File(path, None) for path in (*strays, OLD_SCRIPT)),
+            *(File(path, None) for path in node.observed.files if path.startswith(CONFIGS) and path.endswith(".tsv")),
+            File(config_path(job.key), job.to_json()),
+            *(
+                File(path, text)
+                for path, text in units.unit_files(settings.storage.mount, settings.staging.full_check, seeds).items()
+            ),
         ),
     )
+    return wish + sharing.configure(node)
+
+
+def refer(node: Node) -> Desired:
+    """The reference that keeps the model from the moment it comes, whether an engine serves it yet or not.
+
+    Raises:
+        NotYetKnown: the file system for it is not mounted yet.
+    """
+    model, storage = node.settings.model, node.settings.storage
+    if model is None:
+        return Desired()
+    _need_mount(node, model)
+    name, release = references.INVENTORY, node.release.name
+    return Desired(actions=references.wanted(node.observed, storage.mount, name, model, release))
+
+
+def _need_mount(node: Node, model: ModelSettings) -> None:
+    storage = node.settings.storage
+    if storage.device != "none" and not mounted_at(node.observed, storage.mount):
+        raise NotYetKnown(
+            f"staging of {model.name}: known only after {storage.mount} is mounted", remedy="run roles.storage first"
+        )
 
 
 def stage_model(node: Node) -> Desired:
@@ -102,37 +155,53 @@ def stage_model(node: Node) -> Desired:
         NotYetKnown: the file system for it is not mounted yet.
         MetalserveError: the token for the source cannot be read, or the model can never fit.
     """
-    model, storage = node.settings.model, node.settings.storage
+    model = node.settings.model
     if model is None:
         return Desired()
-    manifest = manifest_of(model)
-    state = inspect(node.observed.text(SECTION), manifest)
+    manifest, key = manifest_of(model), key_of(model)
+    state = store_state(node, model)
     if state.state == "published":
         return Desired()
-    if storage.device != "none" and not mounted_at(node.observed, storage.mount):
-        raise NotYetKnown(
-            f"staging of {model.name}: known only after {storage.mount} is mounted", remedy="run roles.storage first"
-        )
+    _need_mount(node, model)
     _refuse_too_large(node, manifest)
+    name = f"{model.name}@{model.revision[:12]}, {manifest.total / 2**30:.2f} GiB"
     why = {
         "absent": "not there",
         "partial": f"{state.bytes_there / 2**30:.2f} of {manifest.total / 2**30:.2f} GiB there",
-        "changed": state.what,
-    }[state.state]
+    }.get(state.state, state.what)
+    verb = _verb(node.observed, key)
     return Desired(
         actions=(
             Action(
-                name=f"stage {model.name}@{model.revision[:12]}, {manifest.total / 2**30:.2f} GiB",
+                name=f"{'stage' if verb != 'follow' else 'follow the staging of'} {name}",
                 why=why,
-                phase="late",  # the script and the list are files, written before
-                done=partial(_published, manifest=manifest),
-                script=_script(place_of(storage.mount, model), model, storage.min_free_gib),
+                phase="late",  # the agent, its units and what it is told are files, written before
+                done=partial(published, manifest=manifest),
+                script=begin_script(model, "stage", restart=verb == "restart"),
             ),
         )
     )
 
 
-def _published(observed: Observation, manifest: Manifest) -> bool:
+def following(node: Node) -> Follow:
+    """Return how the staging that `stage_model` begins is followed."""
+    model = node.settings.model
+    assert model is not None
+    return followed("stage", key_of(model))
+
+
+def _verb(observed: Observation, key: str) -> str:
+    """Return what is to be done with the unit: start, follow (it runs), or restart (it was told something else)."""
+    found, config = observed.units.get(units.unit_name("stage", key)), observed.files.get(config_path(key))
+    if found is None or found.active not in ("active", "activating"):
+        return "start"
+    if config is not None and found.started is not None and config.mtime > found.started:
+        return "restart"
+    return "follow"
+
+
+def published(observed: Observation, manifest: Manifest) -> bool:
+    """Tell whether a host has the model, by what was seen of it."""
     return inspect(observed.text(SECTION), manifest).state == "published"
 
 
@@ -147,28 +216,45 @@ def _refuse_too_large(node: Node, manifest: Manifest) -> None:
         )
 
 
-def _script(place: ModelPlace, model: ModelSettings, reserve_gib: float) -> str:
-    values = {
-        "MS_STORE": place.store,
-        "MS_REVISION": place.revision,
-        "MS_LIST": list_path(model),
-        "MS_SOURCE": source_url(model),
-        "MS_RESERVE": str(int(reserve_gib * 2**30)),
-        "MS_JOBS": str(JOBS),
-        "MS_AUTH": AUTHORISATION if model.hf_token is not None else "",
-    }
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
-    return f"{exports}{_authorisation(model.hf_token)}sh {STAGE}\n"
+def schedule(node: Node) -> Desired:
+    """The timer of the full check of what is published."""
+    model = node.settings.model
+    if model is None or store_state(node, model).state != "published":
+        return Desired()
+    name = units.timer_name(key_of(model))
+    if node.settings.staging.full_check == "never":
+        return Desired(units=(Unit(name, running=False, enabled=False, optional=True),))
+    return Desired(units=(Unit(name),))
 
 
-def _authorisation(token: SecretRef | None) -> str:
-    if token is None:
-        return ""
-    # Read only now, when there is something to fetch. By standard input into a file of root's: no argv ever has it.
-    header = base64.b64encode(f"Authorization: Bearer {resolve(token).reveal()}\n".encode()).decode()
-    return (
-        f"trap 'rm -f {AUTHORISATION}' EXIT; trap 'exit 143' TERM HUP INT\n"
-        f"ms_put {AUTHORISATION} 0600 root root <<'MS_EOF'\n{header}\nMS_EOF\n"
+def forget(node: Node) -> Desired:
+    """No job and no timer of models that are no longer there and that the inventory does not name."""
+    keys = read_forgotten(node.observed.text(FORGOTTEN_SECTION))
+    return Desired(
+        files=tuple(File(config_path(key), None) for key in keys),
+        units=tuple(Unit(units.timer_name(key), running=False, enabled=False, optional=True) for key in keys),
+    )
+
+
+def collect(node: Node) -> Desired:
+    """What nobody references any more is removed, the newest excepted (`staging.keep_previous`)."""
+    settings = node.settings
+    if settings.model is None:
+        return Desired()
+    found = read_collectable(node.observed.text(COLLECTABLE_SECTION))
+    if not found.paths:
+        return Desired()
+    command = call("gc", settings.storage.mount, "--keep", str(settings.staging.keep_previous))
+    return Desired(
+        actions=(
+            Action(
+                name=f"remove {len(found.paths)} model(s) or remnants that nothing refers to",
+                why=f"{found.freed_bytes / 2**30:.2f} GiB: {', '.join(found.paths[:3])}",
+                phase="late",
+                done=lambda seen: not read_collectable(seen.text(COLLECTABLE_SECTION)).paths,
+                script=f"{command}\n",
+            ),
+        )
     )
 
 
@@ -177,18 +263,17 @@ def check(node: Node) -> Sequence[Finding]:
     model = node.settings.model
     if model is None:
         return ()
-    manifest = manifest_of(model)
-    state = inspect(node.observed.text(SECTION), manifest)
-    return (
-        Finding(
-            check="published",
-            status="ok" if state.state == "published" else "fail",
-            subject=f"{model.name}@{model.revision[:12]}",
-            expected=f"{len(manifest.files)} files, {manifest.total} bytes, as they were hashed",
-            observed=f"{state.state}: {state.what or f'{state.bytes_there} bytes'}",
-            impact="no engine may be started on it",
-            remedy="run the weights role again",
-            source=place_of(node.settings.storage.mount, model).published,
+    place = place_of(node.settings.storage.mount, model)
+    marker = node.observed.files.get(place.marker)
+    return check_weights(
+        store_state(node, model),
+        manifest_of(model),
+        place.published,
+        node.settings.staging.full_check,
+        Times(
+            hashed_at=published_at(node.observed) or (marker.mtime if marker is not None else 0.0),
+            checked_at=read_checked(node.observed.text(CHECKED_SECTION)),
+            now=float(node.observed.facts.get("now", 0)),
         ),
     )
 
@@ -201,4 +286,15 @@ def in_words(node: Node) -> str:
     return f"{model.name}@{model.revision[:12]}, {manifest_of(model).total / 2**30:.2f} GiB proved"
 
 
-__all__ = ["check", "configure", "in_words", "stage_model", "watch"]
+__all__ = [
+    "check",
+    "collect",
+    "configure",
+    "following",
+    "forget",
+    "in_words",
+    "refer",
+    "schedule",
+    "stage_model",
+    "watch",
+]

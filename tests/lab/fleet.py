@@ -78,11 +78,15 @@ class Fleet:
         return [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", deploy, *arguments]
 
     def start(
-        self, *arguments: str, overrides: Mapping[str, Any] | None = None, extra: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        deploy: str = "deploys/gpu_node.py",
+        overrides: Mapping[str, Any] | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Begin a run and return without waiting for it."""
         return subprocess.Popen(
-            self.command(*arguments),
+            self.command(*arguments, deploy=deploy),
             cwd=ROOT,
             env=self.environment(overrides, extra),
             stdin=subprocess.DEVNULL,

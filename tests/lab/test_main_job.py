@@ -80,7 +80,12 @@ def test_a_rebooted_node_comes_back_serving_by_itself(serving: Fleet) -> None:
 def test_weights_that_were_changed_are_not_served_but_mended(serving: Fleet) -> None:
     files = serving.lab.ssh(PCIE, "ls /srv/models/metalserve-lab--tiny-llama/*/*.safetensors").stdout.split()
     assert files
-    serving.lab.ssh(PCIE, f"printf x | dd of={files[0]} bs=1 seek=4000 conv=notrunc")
+    # with its times put back: who looks at sizes and times alone would serve it
+    flip = f"printf x | dd of={files[0]} bs=1 seek=4000 conv=notrunc"
+    serving.lab.ssh(PCIE, f"touch -r {files[0]} /run/times; {flip}; touch -r /run/times {files[0]}")
+    assert serving.lab.ssh(PCIE, "systemctl restart metalserve-vllm-3").returncode != 0
+    said = serving.lab.ssh(PCIE, "journalctl -q -o cat -u metalserve-vllm-3 -n 40").stdout
+    assert re.search(r"engine not started: \S+: \S+\.safetensors: bytes are not those that were proved -> ", said)
     run = serving.run("--limit", PCIE)
     assert run.rc == 0, run.out
     assert any(role == "weights" for role, _, _ in run.report["hosts"][PCIE]["changes"])

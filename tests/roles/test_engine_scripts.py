@@ -39,21 +39,21 @@ GPU 00000000:{bus}:00.0
 
 
 class Machine:
-    """A directory with a nvidia-smi that says what the test wants, and a stage-weights that agrees or not."""
+    """A directory with a nvidia-smi that says what the test wants, and an agent that finds the weights right or not."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.gate = root / "lib" / "engine-gate"
         self.gate.parent.mkdir()
         shutil.copy(GATE, self.gate)
-        self.weights("exit 0")
+        self.weights("sys.exit(0)")
         self.said = {"index": "\n".join(f"{i}, {u}" for i, u in enumerate(UUIDS)), "q": "", "apps": "", "used": ""}
         self.rc = 0
 
     def weights(self, script: str) -> None:
-        path = self.gate.parent / "stage-weights"
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
+        package = self.gate.parent / "msweights"
+        package.mkdir(exist_ok=True)
+        (package / "__main__.py").write_text(f"import sys\n{script}\n")
 
     def fabric(self, state: str = "Completed", status: str = "Success", which: int = 2) -> None:
         self.said["q"] = "".join(
@@ -83,6 +83,8 @@ class Machine:
                 "PATH": f"{bin_}:{os.environ['PATH']}",
                 "MS_GPUS": ",".join(UUIDS[:2]),
                 "MS_WEIGHTS": "1",
+                "MS_STORE": "/srv/models/org--model",
+                "MS_REVISION": "ab" * 20,
                 "MS_PATIENCE": "0",
                 **environment,
             },
@@ -157,8 +159,15 @@ def test_the_fabric_of_its_own_gpus_counts(machine: Machine) -> None:
 
 
 def test_weights_that_are_not_proved(machine: Machine) -> None:
-    machine.weights('[ "$1" = --check ] && echo "/srv/m is not as it was -> run the weights role" >&2; exit 1')
-    assert "/srv/m is not as it was -> run the weights role" in refusal(machine.run())
+    job = "/etc/metalserve/weights/org--model-abababababab.json"
+    machine.weights(f"assert sys.argv[1:] == ['check', '--fast', '{job}'], sys.argv")
+    assert machine.run().returncode == 0
+    machine.weights("print('looked at it')\nsys.exit('/srv/m is not as it was -> run the weights role')")
+    told = refusal(machine.run())
+    assert told == "metalserve: engine not started: /srv/m is not as it was -> run the weights role\n"
+    shutil.rmtree(machine.gate.parent / "msweights")
+    done = machine.run()
+    assert done.returncode == 1 and "No module named msweights" in done.stderr, "no agent, no start"
     assert machine.run(MS_WEIGHTS="0").returncode == 0
 
 

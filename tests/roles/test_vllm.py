@@ -25,9 +25,9 @@ from roles.vllm.answers import Answer, parse_answers
 from roles.vllm.launch import planned
 from roles.vllm.paths import SCRIPTS
 from roles.vllm.unit import quoted
-from roles.weights.desired import list_path
+from roles.weights import references
 from tests.roles.helpers import a_file, after, changes, make_node, unit
-from tests.roles.test_weights import FILES, MANIFEST, PUBLISHED, REVISION
+from tests.roles.test_weights import FILES, KEY, MANIFEST, PUBLISHED, REVISION, referring
 from tests.verify.simulated import SimulatedHost
 
 CONFIG = {
@@ -81,6 +81,7 @@ def host(
         sections={
             **simulated.sections(),
             "weights-store": PUBLISHED,
+            "weights-references": referring("inventory", f"vllm-{KEY}"),
             "model-config": json.dumps(CONFIG),
             "engine-image": "sha256:1234\n",
             **(sections or {}),
@@ -364,7 +365,45 @@ def test_the_weights_of_the_plan_are_those_of_the_manifest(manifest: str) -> Non
     plan = planned(node, node.settings.model)
     assert plan.memory is not None
     assert plan.memory.weights == pytest.approx(float(FILES[1]["size"]), rel=0.05)  # type: ignore[arg-type]
-    assert f"Environment=MS_LIST={list_path(node.settings.model)}\n" in (role.serve(node).files[0].content or "")
+    unit_text = role.serve(node).files[0].content or ""
+    assert "Environment=MS_STORE=/srv/models/org--model\n" in unit_text, "where the gate looks for what was proved"
+    assert f"Environment=MS_REVISION={REVISION}\n" in unit_text
+
+
+def test_the_engine_gets_a_local_path_and_asks_no_hub(manifest: str) -> None:
+    node = host(manifest)
+    files = {f.path: f.content or "" for f in (*role.configure(node).files, *role.serve(node).files)}
+    assert "HF_HUB_OFFLINE=1\n" in files["/etc/metalserve/engine.env"]
+    text = files[UNIT.format(0)]
+    assert "--env-file /etc/metalserve/engine.env" in text
+    assert f"--volume /srv/models/org--model/{REVISION}:/models/org--model:ro" in text
+    arguments = text[text.index("--volume") :]
+    assert "/models/org--model" in arguments and "org/model" not in arguments.replace(
+        "--served-model-name org/model", ""
+    )
+    podman = host(manifest, engine={"runtime": "podman"}, packages={**DOCKER, "podman": "5.4.2+ds1-1"})
+    quadlet = next(f.content or "" for f in role.serve(podman).files)
+    assert "EnvironmentFile=/etc/metalserve/engine.env\n" in quadlet
+    assert f"Volume=/srv/models/org--model/{REVISION}:/models/org--model:ro\n" in quadlet
+
+
+def test_what_is_served_is_referred_to_before_it_starts_and_what_was_is_let_go_when_it_answered(manifest: str) -> None:
+    old = json.loads(referring(f"vllm-org--model-{'cd' * 6}", revision="cd" * 20))["references"]
+    told = {"weights-references": json.dumps({"references": old})}
+    node = host(manifest, sections=told)
+    text = render(difference(role.serve(node), node.observed))
+    assert f"reference add /srv/models vllm-{KEY} --repository org/model --revision {REVISION}" in text
+    assert text.index("reference add") < text.index(f"ms_put {UNIT.format(0)}"), "before its unit is there"
+    assert "reference remove" not in text
+    assert changes(role.release(node), node) == [
+        f"reference vllm-org--model-{'cd' * 6} to org/model@{'cd' * 6}: removed, nothing serves it any more"
+    ]
+    both = referring("inventory", f"vllm-{KEY}")
+    done = after(node, sections={"weights-references": both})
+    assert changes(role.release(node), done) == [] and role.release(done) == Desired()
+    without = make_node(sections={"weights-references": both})
+    assert references.found(without.observed)
+    assert [a.script.split()[-1] for a in role.release(without).actions] == [f"vllm-{KEY}"], "the inventory's stays"
 
 
 def test_scripts_travel_as_they_are(manifest: str) -> None:

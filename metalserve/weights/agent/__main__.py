@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         ("repair", "hash all, fetch again what is wrong"),
         ("status", "what is there and what runs"),
         ("seed", "give to other hosts until told to stop"),
+        ("torrent", "what other hosts need to take it from this one, base64; reads every byte"),
     ):
         command = kinds.add_parser(name, help=about, parents=[common])
         command.add_argument("config", help="/etc/metalserve/weights/KEY.json")
@@ -90,6 +91,8 @@ def _run(arguments: argparse.Namespace, stop: threading.Event) -> tuple[dict[str
         return commands.run_status(arguments.config)
     if name == "seed":
         return commands.run_seed(arguments.config)
+    if name == "torrent":
+        return commands.run_torrent(arguments.config)
     if name == "gc":
         return commands.run_gc(arguments.mount, arguments.keep, arguments.dry, arguments.configs)
     if name == "references":

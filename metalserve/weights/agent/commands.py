@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from .progress import Progress, in_words, read_progress
 from .references import Reference, add, read_references, remove
 from .staging import refuse_bad_names, stage
 from .store import Store
+from .torrent import TorrentError, make_torrent, piece_size_for
 
 CHECK_SUFFIX = "-check"
 """The progress of a check has a file of its own: it must not hide that of a staging."""
@@ -160,3 +162,18 @@ def run_seed(config: str) -> tuple[dict[str, Any], str]:
         raise AgentError(f"no swarm on this host: {error}", "run the weights role again") from error
     swarm.seed(job, Path(store.published))
     return {"job": job.key}, ""
+
+
+def run_torrent(config: str) -> tuple[dict[str, Any], str]:
+    """Make the torrent of what is published."""
+    job = read_job(config)
+    refuse_bad_names(job)
+    store = Store(job.store, job.revision)
+    if not store.is_published():
+        raise Found("is not published", _REMEDY, {"job": job.key}, where=store.published)
+    try:
+        made = make_torrent(Path(store.published), job.files, piece_size_for(job.total))
+    except TorrentError as error:
+        raise AgentError(str(error), _REMEDY) from None
+    text = base64.encodebytes(made).decode("ascii")
+    return {"job": job.key, "torrent": text}, text.rstrip("\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -122,6 +123,7 @@ def _fill_and_publish(job: Job, store: Store, listed: str, known: Mapping[str, P
         progress.phase("fetching" if lacking else "checking")
         proved = _fill(job, store, tree, known, progress)
         progress.phase("publishing")
+        _leave_swarm()
         _publish(job, store, tree, listed, proved)
     progress.say(f"published {store.published}")
 
@@ -158,6 +160,13 @@ def _swarm(job: Job, store: Store, lacking: list[WantedFile], progress: Progress
         return
     module.swarm(job, Path(store.partial), lacking, progress)
     progress.go_on()
+
+
+def _leave_swarm() -> None:
+    # it gave to others while the files were hashed; the unit that seeds goes on with what is published
+    module = sys.modules.get(f"{__package__}.swarm")
+    if module is not None:
+        module.leave()
 
 
 def _secret(job: Job) -> str:
