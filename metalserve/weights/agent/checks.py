@@ -103,15 +103,26 @@ def quick(store: Store, listed: str | None, *, samples: bool = True) -> Report:
     """
     began = time.monotonic()
     report = Report("fast" if samples else "sizes")
+    tree = open_published(store, report)
+    if tree is not None:
+        with tree:
+            try:
+                _quick(store, tree, listed, samples, report)
+            except OSError as error:
+                report.bad("", f"cannot be read: {error.strerror}")
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def open_published(store: Store, report: Report) -> Tree | None:
+    """Open the published directory; where that cannot be done the report says why."""
     try:
-        with Tree(store.published) as tree:
-            _quick(store, tree, listed, samples, report)
+        return Tree(store.published)
     except FileNotFoundError:
         report.state = "absent"
     except OSError as error:
         report.bad("", f"cannot be read: {error.strerror}")
-    report.seconds = time.monotonic() - began
-    return report
+    return None
 
 
 def _quick(store: Store, tree: Tree, listed: str | None, samples: bool, report: Report) -> None:

@@ -137,11 +137,11 @@ class Fetcher:
             if at > start:
                 yield buffer[:count]
 
-    def break_stalled(self) -> None:
-        """Cut streams of which not even a small block came for long; whoever reads them tries again."""
+    def break_stalled(self, *, all_of_them: bool = False) -> None:
+        """Cut streams of which not even a small block came for long; whoever reads them tries again, or stops."""
         now = time.monotonic()
         for stream, began in list(self._reading.values()):
-            if now - began > self._stall_s:
+            if all_of_them or now - began > self._stall_s:
                 _cut(stream)
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import replace
 
-from .checks import Report, against_marker, mark
+from .checks import Report, against_marker, mark, open_published
 from .config import Job, WantedFile
 from .marker import (
     BUFFER,
@@ -26,6 +26,8 @@ from .progress import Progress, write_whole
 from .store import Store
 from .tree import OPEN_DIRECTORY, SEALED_DIRECTORY, Tree
 
+_COUNTING = threading.Lock()
+
 
 def full_check(job: Job, store: Store, progress: Progress, *, threads: int = 0) -> Report:
     """Hash every byte; the caller holds the model's lock, shared or not.
@@ -41,15 +43,15 @@ def full_check(job: Job, store: Store, progress: Progress, *, threads: int = 0) 
     """
     began = time.monotonic()
     report = Report("full")
-    try:
-        with Tree(store.published) as tree:
-            _full(job, store, tree, report, progress, threads or min(32, 2 * (os.cpu_count() or 1)))
-            report.seconds = time.monotonic() - began
-    except FileNotFoundError:
-        report.state = "absent"
+    tree = open_published(store, report)
+    if tree is None:
         return report
-    except OSError as error:
-        report.bad("", f"cannot be read: {error.strerror}")
+    with tree:
+        try:
+            _full(job, store, tree, report, progress, threads or min(32, 2 * (os.cpu_count() or 1)))
+        except OSError as error:
+            report.bad("", f"cannot be read: {error.strerror}")
+    report.seconds = time.monotonic() - began
     data = {**report.to_data(), "at": int(time.time())}
     try:
         write_whole(store.checked, json.dumps(data))
@@ -60,12 +62,15 @@ def full_check(job: Job, store: Store, progress: Progress, *, threads: int = 0) 
 
 def _full(job: Job, store: Store, tree: Tree, report: Report, progress: Progress, threads: int) -> None:
     told = Report("full")
-    marker = against_marker(store, tree, digest_of_list(job.files), told)
+    listed = digest_of_list(job.files)
+    marker = against_marker(store, tree, listed, told)
     report.files, report.bytes_there, report.listed = told.files, told.bytes_there, told.listed
     names = {each.path for each in job.files}
+    if marker is None or marker.listed != listed:
+        report.bad("", "has no marker" if marker is None else "was staged from another manifest")
     for path, what in told.problems.items():
         # what is said of sizes, times and earlier damage the bytes themselves will tell
-        if path not in names and not (path == "" and told.state == "damaged"):
+        if path and path not in names:
             report.bad(path, what)
     progress.phase("checking")
     before = marker.files if marker is not None and marker.piece == PIECE else {}
@@ -77,7 +82,7 @@ def _full(job: Job, store: Store, tree: Tree, report: Report, progress: Progress
     elif report.intact:
         store.damaged.unlink(missing_ok=True)
         if marker is not None:
-            _refresh(job, tree, marker, hashed)
+            _refresh(job, store, tree, marker, hashed)
 
 
 def _hash_all(
@@ -137,11 +142,12 @@ def _hash_one(
                 break
             digest.update(buffer[:count])
             at += count
-            report.bytes_read += count
             progress.found(count)
             progress.hashed(count)
             if at % PIECE == 0 and at < wanted.size:
                 pieces.append(digest.hexdigest())
+        with _COUNTING:
+            report.bytes_read += at
         progress.go_on()
         if digest.hexdigest() != wanted.sha256:
             report.bad(wanted.path, _where(wanted, pieces, before), "damaged")
@@ -164,7 +170,7 @@ def _where(wanted: WantedFile, pieces: list[str], before: Proved | None) -> str:
     )
 
 
-def _refresh(job: Job, tree: Tree, marker: Marker, hashed: dict[str, Proved]) -> None:
+def _refresh(job: Job, store: Store, tree: Tree, marker: Marker, hashed: dict[str, Proved]) -> None:
     same = marker.format == 2 and all(
         (old.mtime_ns, old.ctime_ns) == (hashed[path].mtime_ns, hashed[path].ctime_ns)
         for path, old in marker.files.items()
@@ -180,5 +186,6 @@ def _refresh(job: Job, tree: Tree, marker: Marker, hashed: dict[str, Proved]) ->
             os.close(descriptor)
         rows[each.path] = replace(hashed[each.path], samples=samples, sampled=digest)
     os.fchmod(tree.fd, OPEN_DIRECTORY)
-    write_marker(tree, to_text(replace(marker, format=2, files=rows, piece=PIECE), job.repository, job.revision))
+    text = to_text(replace(marker, format=2, files=rows, piece=PIECE), job.repository, job.revision)
+    write_marker(store, tree, text)
     os.fchmod(tree.fd, SEALED_DIRECTORY)

@@ -174,16 +174,17 @@ def read_hints(tree: Tree) -> dict[str, Proved]:
     return marker.files if marker.piece == PIECE else {}
 
 
-def write_marker(tree: Tree, text: str) -> None:
-    """Put a marker into a directory, whole or not at all, and bring it to the drive."""
-    new = f"{MARKER}.new"
-    descriptor = tree.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def write_marker(store: Store, tree: Tree, text: str) -> None:
+    """Put a marker into a directory of the store, whole or not at all, and bring it to the drive."""
+    # beside the directory: in it, whoever checks at this moment would take it for a stray
+    new = f"{store.directory}/.twin-marker-{os.getpid()}"
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fchmod(file.fileno(), 0o444)
         os.fsync(file.fileno())
-    os.replace(new, MARKER, src_dir_fd=tree.fd, dst_dir_fd=tree.fd)
+    os.replace(new, MARKER, dst_dir_fd=tree.fd)
     tree.sync_directory()
 
 

@@ -224,7 +224,7 @@ def _join(threads: list[threading.Thread], fetcher: Fetcher, progress: Progress)
     while any(each.is_alive() for each in threads):
         for each in threads:
             each.join(0.05)
-        fetcher.break_stalled()
+        fetcher.break_stalled(all_of_them=progress.stop.is_set())
         if progress.stop.is_set():
             until = until or time.monotonic() + _GRACE_S
             if time.monotonic() > until:
@@ -258,7 +258,7 @@ def _publish(job: Job, store: Store, tree: Tree, listed: str, proved: Mapping[st
     if tree.stat(HINTS) is not None:
         tree.unlink(HINTS)
     marker = Marker(2, listed, rows, serial=next_serial(store.mount), published_at=int(time.time()), piece=PIECE)
-    write_marker(tree, to_text(marker, job.repository, job.revision))
+    write_marker(store, tree, to_text(marker, job.repository, job.revision))
     for path in tree.directories():
         with tree.parent(path) as (directory, name):
             os.chmod(name, SEALED_DIRECTORY, dir_fd=directory)
