@@ -6,14 +6,13 @@ A host is asked in one session, by a script that prints sections (`@@NAME`) of o
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from metalserve.settings import HostSettings
 from metalserve.weights.host import CONFIGS, PACKAGE, call, key_of
-from metalserve.weights.observed import Reference, read_references
+from metalserve.weights.observed import Reference, read_references, references_command
 from metalserve.weights.progress import Progress, read_progress
 from metalserve.weights.watching import as_dict
 
@@ -125,12 +124,11 @@ class HostStatus:
 
 def status_script(settings: HostSettings) -> str:
     """Return the shell that tells everything `read_status` reads; no byte of a model is read."""
-    mount = shlex.quote(settings.storage.mount)
     return f"""
 LC_ALL=C; export LC_ALL
 printf '@@now %s\\n' "$(date +%s)"
 if [ ! -e {PACKAGE}/__main__.py ]; then echo {_NO_AGENT}; exit 0; fi
-printf '@@references %s\\n' "$({call("references")} {mount} --json 2>/dev/null)"
+{references_command(settings.storage.mount)} | sed 's/^/@@reference /'
 for ms_config in {CONFIGS}/*.json; do
   [ -e "$ms_config" ] || continue
   ms_key=${{ms_config##*/}}; ms_key=${{ms_key%.json}}
@@ -157,13 +155,13 @@ def read_status(host: str, settings: HostSettings, lines: Sequence[str]) -> Host
     if "@@end" not in lines:
         return HostStatus(host, wanted, error=f"its answer broke off: {' '.join(lines)[-200:]}")
     jobs: list[dict[str, Any]] = []
-    now, references = 0.0, ""
+    now, references = 0.0, []
     for line in lines:
         word, _, rest = line.partition(" ")
         if word == "@@now":
             now = _number(rest)
-        elif word == "@@references":
-            references = rest
+        elif word == "@@reference":
+            references.append(rest)
         elif word == "@@job":
             jobs.append({"key": rest, "runs": []})
         elif word in ("@@status", "@@hashed") and jobs:
@@ -172,7 +170,7 @@ def read_status(host: str, settings: HostSettings, lines: Sequence[str]) -> Host
             jobs[-1]["runs"].append(rest.removeprefix("metalserve-weights").removeprefix("-") or "stage")
     models = [_model(job) for job in jobs]
     models.sort(key=lambda model: (model.key != wanted, model.key))
-    return HostStatus(host, wanted, tuple(models), read_references(references), now)
+    return HostStatus(host, wanted, tuple(models), read_references("\n".join(references)), now)
 
 
 def _model(job: dict[str, Any]) -> Model:

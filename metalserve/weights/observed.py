@@ -71,18 +71,20 @@ def read_published(text: str) -> float:
 
 
 def references_command(mount: str) -> str:
-    """Return the shell command whose output `read_references` reads."""
-    return _with_agent(call("references", mount, "--json"))
+    """Return the shell command whose output `read_references` reads: a file of a reference a line."""
+    return (
+        f'for ms_file in {shlex.quote(mount)}/.references/*.json; do [ ! -f "$ms_file" ] || '
+        "{ tr -d '\\n' <\"$ms_file\"; echo; }; done"
+    )
 
 
 def read_references(text: str) -> tuple[Reference, ...]:
-    """Read the references to models on a host; none where nobody could say."""
-    data = _object(text)
-    rows = data.get("references") if data is not None else None
+    """Read the references to models on a host; what is none is passed over: the agent refuses to go on with such."""
+    rows = [row for line in text.splitlines() if (row := _object(line)) is not None]
     return tuple(
         Reference(str(row["name"]), str(row["repository"]), str(row["revision"]), float(row.get("since") or 0))
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict) and {"name", "repository", "revision"} <= row.keys()
+        for row in rows
+        if {"name", "repository", "revision"} <= row.keys()
     )
 
 

@@ -29,6 +29,7 @@ release: 2026.11-lts
 hosts:
   node: {profile: none, suite: bookworm}
 """
+NODE = "node"
 DEPLOY = "deploys/weights.py"
 TOKEN = "hf_5f0c2d7e91TokenOfNobody"
 
@@ -55,8 +56,8 @@ def empty(fleet: Fleet) -> Iterator[None]:
 
     def clear() -> None:
         service.start(fleet.lab.layout)
-        fleet.lab.ssh("node", "systemctl stop 'metalserve-weights*@*'; umount /srv/models; rm -rf /srv/models/*")
-        fleet.lab.ssh("node", "rm -rf /srv/models/.references /run/metalserve/weights")
+        fleet.lab.ssh(NODE, "systemctl stop 'metalserve-weights*@*'; umount /srv/models; rm -rf /srv/models/*")
+        fleet.lab.ssh(NODE, "rm -rf /srv/models/.references /run/metalserve/weights")
 
     clear()
     yield
@@ -80,7 +81,7 @@ def begun(fleet: Fleet, overrides: dict[str, Any]) -> Iterator[subprocess.Popen[
 
 def settings(model: Model, *, rate: float = 8, **more: Any) -> dict[str, Any]:
     told = {"storage": {"device": "none"}, "staging": {"rate_mib_s": rate, **more.pop("staging", {})}}
-    return {"node": {**told, **model.settings(**more)}}
+    return {NODE: {**told, **model.settings(**more)}}
 
 
 def unit(model: Model) -> str:
@@ -88,12 +89,12 @@ def unit(model: Model) -> str:
 
 
 def progress(fleet: Fleet, model: Model) -> dict[str, Any]:
-    said = fleet.lab.ssh("node", f"cat /run/metalserve/weights/{model.key}.json").stdout
+    said = fleet.lab.ssh(NODE, f"cat /run/metalserve/weights/{model.key}.json").stdout
     found: dict[str, Any] = json.loads(said) if said else {}
     return found
 
 
-def wait_for_bytes(fleet: Fleet, model: Model, count: int, timeout_s: float = 90) -> int:
+def wait_for_bytes(fleet: Fleet, model: Model, count: int, timeout_s: float = 300) -> int:
     """Wait until so many bytes came; returns how many there are."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -109,7 +110,7 @@ def is_right(fleet: Fleet, model: Model) -> None:
     """Every byte on the host is the file service's."""
     served = fleet.lab.layout.www / "models" / model.name / "resolve" / model.revision
     sums = subprocess.run(f"cd {served} && sha256sum *", shell=True, capture_output=True, text=True, check=True).stdout
-    there = fleet.lab.ssh("node", f"cd {model.published} && sha256sum *").stdout
+    there = fleet.lab.ssh(NODE, f"cd {model.published} && sha256sum *").stdout
     assert there == sums
 
 
@@ -133,17 +134,17 @@ def command(fleet: Fleet, overrides: dict[str, Any], *words: str) -> subprocess.
 
 def finished(fleet: Fleet, model: Model, run: Ran, overrides: dict[str, Any]) -> None:
     assert run.rc == 0, run.out
-    assert run.statuses == {"node": "changed"}
+    assert run.statuses == {NODE: "changed"}
     is_right(fleet, model)
     again = fleet.run(deploy=DEPLOY, overrides=overrides)
-    assert again.statuses == {"node": "unchanged"} and again.report["hosts"]["node"]["sessions"] == 1, again.out
+    assert again.statuses == {NODE: "unchanged"} and again.report["hosts"][NODE]["sessions"] == 1, again.out
 
 
 def failure_of(fleet: Fleet, run: subprocess.Popen[bytes], timeout_s: float = 300) -> str:
     """Wait for a run that fails, and return its failure in words."""
     assert run.wait(timeout=timeout_s) == 1
     report = json.loads((fleet.directory / "report.json").read_text())
-    failure = report["hosts"]["node"]["failure"]
+    failure = report["hosts"][NODE]["failure"]
     return f"{failure['role']} / {failure['stage']}: {failure['what']} -> {failure['remedy']}"
 
 
@@ -155,11 +156,11 @@ def test_a_killed_controller_ends_nothing_and_the_next_follows(
     with begun(fleet, overrides):
         came = wait_for_bytes(fleet, model, 8 * MIB)
     secret = f"/run/metalserve/weights/{model.key}.secret"
-    assert fleet.lab.ssh("node", f"stat -c '%a %U' {secret}").stdout == "600 root\n"
+    assert fleet.lab.ssh(NODE, f"stat -c '%a %U' {secret}").stdout == "600 root\n"
     places = "/etc /run/systemd /var/log /proc/[0-9]*/cmdline /proc/[0-9]*/environ"
-    holders = fleet.lab.ssh("node", f"grep -rlF -f /dev/stdin {places} 2>/dev/null; true", stdin=f"{TOKEN}\n").stdout
+    holders = fleet.lab.ssh(NODE, f"grep -rlF -f /dev/stdin {places} 2>/dev/null; true", stdin=f"{TOKEN}\n").stdout
     assert holders == "", holders
-    began = fleet.lab.ssh("node", f"systemctl show -p InvocationID --value {unit(model)}").stdout
+    began = fleet.lab.ssh(NODE, f"systemctl show -p InvocationID --value {unit(model)}").stdout
     later = wait_for_bytes(fleet, model, came + 4 * MIB)
     looked = command(fleet, overrides, "status", "--json")
     (told,) = json.loads(looked.stdout)["hosts"][0]["models"]
@@ -168,8 +169,8 @@ def test_a_killed_controller_ends_nothing_and_the_next_follows(
     run = fleet.run(deploy=DEPLOY, overrides=overrides)
     assert "follow the staging of lab/large" in run.out, run.out
     assert re.search(r"fetching: 0\.\d\d of 0\.25 GiB, \d\.\d MiB/s, about \d+ (s|min) left", run.out), run.out
-    assert fleet.lab.ssh("node", f"systemctl show -p InvocationID --value {unit(model)}").stdout == began
-    assert fleet.lab.ssh("node", f"test -e {secret}").returncode == 1, "gone with the unit, without the controller"
+    assert fleet.lab.ssh(NODE, f"systemctl show -p InvocationID --value {unit(model)}").stdout == began
+    assert fleet.lab.ssh(NODE, f"test -e {secret}").returncode == 1, "gone with the unit, without the controller"
     finished(fleet, model, run, overrides)
     assert command(fleet, overrides, "status").returncode == 0
 
@@ -178,9 +179,9 @@ def test_a_host_that_lost_its_power_goes_on_from_what_it_had(fleet: Fleet, model
     before = sent(fleet)
     with begun(fleet, settings(model)) as first:
         came = wait_for_bytes(fleet, model, 100 * MIB)
-        fleet.lab.stop("node", grace_s=0)
+        fleet.lab.stop(NODE, grace_s=0)
         assert "run again" in failure_of(fleet, first)
-    fleet.lab.start("node")
+    fleet.lab.start(NODE)
     quick = settings(model, rate=0)
     finished(fleet, model, fleet.run(deploy=DEPLOY, overrides=quick), quick)
     # an answer is logged with its whole length, or not at all when it was cut off
@@ -203,9 +204,9 @@ def test_a_server_that_stays_away_is_named_and_what_came_is_kept(fleet: Fleet, m
         service.stop(fleet.lab.layout)
         failure = failure_of(fleet, first, 500)
     assert re.search(r"weights / stage: .*safetensors.* -> ", failure), failure
-    assert fleet.lab.ssh("node", f"test -d {model.published}").returncode == 1
+    assert fleet.lab.ssh(NODE, f"test -d {model.published}").returncode == 1
     service.start(fleet.lab.layout)
-    there = int(fleet.lab.ssh("node", f"du -sB1 {model.store} | cut -f1").stdout)
+    there = int(fleet.lab.ssh(NODE, f"du -sB1 {model.store} | cut -f1").stdout)
     assert there >= came - 8 * MIB
     quick = settings(model, rate=0)
     finished(fleet, model, fleet.run(deploy=DEPLOY, overrides=quick), quick)
@@ -214,16 +215,16 @@ def test_a_server_that_stays_away_is_named_and_what_came_is_kept(fleet: Fleet, m
 def test_a_drive_that_fills_up_is_named_and_staging_goes_on_when_there_is_room(
     fleet: Fleet, model: Model, empty: None
 ) -> None:
-    fleet.lab.ssh("node", "mkdir -p /srv/models; mount -t tmpfs -o size=300m models /srv/models")
+    fleet.lab.ssh(NODE, "mkdir -p /srv/models; mount -t tmpfs -o size=300m models /srv/models")
     with begun(fleet, settings(model)) as first:
         wait_for_bytes(fleet, model, 16 * MIB)
-        fleet.lab.ssh("node", "head -c 300M /dev/zero >/srv/models/filler")
+        fleet.lab.ssh(NODE, "head -c 300M /dev/zero >/srv/models/filler")
         failure = failure_of(fleet, first)
     assert re.search(r"weights / stage: .*(disk|space|room)", failure, re.IGNORECASE), failure
     quick = settings(model, rate=0)
     refused = fleet.run(deploy=DEPLOY, overrides=quick)
-    assert refused.rc == 1 and re.search(r"not enough space: .* to fetch", refused.failure("node")), refused.out
-    fleet.lab.ssh("node", "rm /srv/models/filler")
+    assert refused.rc == 1 and re.search(r"not enough space: .* to fetch", refused.failure(NODE)), refused.out
+    fleet.lab.ssh(NODE, "rm /srv/models/filler")
     finished(fleet, model, fleet.run(deploy=DEPLOY, overrides=quick), quick)
 
 
@@ -237,7 +238,7 @@ def test_damage_is_found_named_and_mended_alone_and_old_models_go(
     # in the middle of a file, with its times put back: only reading it can tell
     file = f"{model.published}/model-2.safetensors"
     flip = f"printf x | dd of={file} bs=1 seek={20 * MIB + 7} conv=notrunc"
-    fleet.lab.ssh("node", f"touch -r {file} /run/times; {flip}; touch -r /run/times {file}")
+    fleet.lab.ssh(NODE, f"touch -r {file} /run/times; {flip}; touch -r /run/times {file}")
     found = command(fleet, overrides, "verify", "--full")
     assert found.returncode == 1 and "model-2.safetensors" in found.stderr, found.stderr
     assert command(fleet, overrides, "verify", "--fast").returncode == 1, "what was found once stays known"
@@ -258,6 +259,6 @@ def test_damage_is_found_named_and_mended_alone_and_old_models_go(
     asked = command(fleet, last, "gc")
     assert asked.returncode == 1 and "--yes" in asked.stderr
     assert command(fleet, last, "gc", "--yes").returncode == 0
-    assert fleet.lab.ssh("node", f"ls -d {model.published}").returncode != 0
+    assert fleet.lab.ssh(NODE, f"ls -d {model.published}").returncode != 0
     is_right(fleet, other)
     is_right(fleet, third)

@@ -388,9 +388,7 @@ def test_the_engine_gets_a_local_path_and_asks_no_hub(manifest: str) -> None:
 
 
 def test_what_is_served_is_referred_to_before_it_starts_and_what_was_is_let_go_when_it_answered(manifest: str) -> None:
-    old = json.loads(referring(f"vllm-org--model-{'cd' * 6}", revision="cd" * 20))["references"]
-    told = {"weights-references": json.dumps({"references": old})}
-    node = host(manifest, sections=told)
+    node = host(manifest, sections={"weights-references": referring(f"vllm-org--model-{'cd' * 6}", revision="cd" * 20)})
     text = render(difference(role.serve(node), node.observed))
     assert f"reference add /srv/models vllm-{KEY} --repository org/model --revision {REVISION}" in text
     assert text.index("reference add") < text.index(f"ms_put {UNIT.format(0)}"), "before its unit is there"

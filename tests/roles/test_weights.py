@@ -58,7 +58,7 @@ SPACE = "Filesystem 1-blocks Used Available Capacity Mounted on\n/dev/nvme0n1 {0
 def referring(*names: str, revision: str = REVISION) -> str:
     """Return what the agent says of references to the model, by name."""
     rows = [{"name": name, "repository": "org/model", "revision": revision, "since": 1} for name in names]
-    return json.dumps({"mount": "/srv/models", "references": rows})
+    return "".join(json.dumps({"format": 1, **row}) + "\n" for row in rows)
 
 
 @pytest.fixture
