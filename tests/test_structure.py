@@ -84,6 +84,7 @@ def test_what_is_pure_does_not_even_know_the_seam() -> None:
         for p in python_files("metalserve")
         if p.parts[1]
         in (
+            "benching",
             "hardware",
             "catalogue",
             "desired",

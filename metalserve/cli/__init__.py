@@ -12,6 +12,7 @@ from metalserve import __version__
 from metalserve.errors import MetalserveError
 
 COMMANDS = {
+    "bench": "Load an engine or router: knee, drift, A/B, answers; compare results.",
     "converge": "Run a deploy over the inventory: limits checked, waves, retries, a report.",
     "driver": "Plan the driver of a host: packages, repository, pins, reasons, steps.",
     "drift": "Compare hosts with what they should be, changing nothing.",
