@@ -23,7 +23,7 @@ class Knee:
         load: of the last step before more load added less than `gain` of the first step's throughput a client, or
             (open loop) at which what was offered was still served; None when not even the first is known.
         reached: a step beyond it was measured; without one the knee may lie higher.
-        saturation: N*, clients at which the two asymptotes meet; closed loop only.
+        saturation: N*, clients at which the two asymptotes meet; closed loop only, and only beyond the knee.
         peak_output_tokens_s: the highest that was measured.
         within: load of the last step that kept the objectives, None when none did or none were given.
         why: in words.
@@ -70,7 +70,7 @@ def find_knee(
     load, reached, why = _closed(usable, gain)
     first = usable[0]
     alone = first["output_tokens_s"] / first["load"]
-    saturation = peak / alone if alone else None
+    saturation = peak / alone if alone and reached else None
     return Knee(load, reached, round(saturation, 3) if saturation else None, peak, within, why, gain)
 
 

@@ -95,6 +95,8 @@ def _change(a: float, b: float, found: Sequence[float]) -> Change | None:
 
 
 def _drawn(rng: random.Random, groups: Sequence[list[float]]) -> list[float]:
+    if len(groups[0]) == 1:
+        return [value for (value,) in rng.choices(groups, k=len(groups))]
     return [value for group in rng.choices(groups, k=len(groups)) for value in group]
 
 
