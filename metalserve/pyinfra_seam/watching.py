@@ -23,6 +23,8 @@ from metalserve.watching.node import NodeWatch
 _AGAIN_S = (2, 5, 10, 30)
 """Seconds before a broken connection is tried again; the last one from then on."""
 _KEEPALIVE_S = 15
+_AT_ONCE = 20
+"""Connections that are made at the same time: hundreds of handshakes at once would all be late (guessed)."""
 
 
 @dataclass
@@ -76,6 +78,7 @@ def watch(path: str, limits: Sequence[str] = (), *, interval_s: float = 2.0) -> 
     names = _limited(inventory, limits, path)
     # Imported here: pyinfra_cli has put gevent in place of sockets by now.
     import gevent
+    from gevent.lock import BoundedSemaphore
     from pyinfra.api.config import Config
     from pyinfra.api.state import State, StateStage
 
@@ -87,13 +90,13 @@ def watch(path: str, limits: Sequence[str] = (), *, interval_s: float = 2.0) -> 
         raise MetalserveError("no GPU node is left to watch", where=path, remedy="routers are not watched")
     state = State(inventory, config, initial_limit=hosts)
     state.set_stage(StateStage.Connect)
-    nodes, jobs = [], []
+    nodes, jobs, gate = [], [], BoundedSemaphore(_AT_ONCE)
     for host in hosts:
         own = settings[host.name]
         script = sampling_script(address=own.engine.host, port=own.engine.port, interval_s=interval_s)
-        node = NodeWatch(host.name, interval_s, own.simulated, began=time.monotonic())
+        node = NodeWatch(host.name, interval_s, own.simulated)
         nodes.append(node)
-        jobs.append(gevent.spawn(_follow, state, host, node, script))
+        jobs.append(gevent.spawn(_follow, state, host, node, script, gate))
     return Watching(nodes, hosts, jobs)
 
 
@@ -112,13 +115,13 @@ def _limited(inventory: Any, limits: Sequence[str], path: str) -> set[str]:
     return chosen or every
 
 
-def _follow(state: Any, host: Any, node: NodeWatch, script: str) -> None:
+def _follow(state: Any, host: Any, node: NodeWatch, script: str, gate: Any) -> None:
     """Read the frames of a host for ever; whatever goes wrong is noted with its node and tried again."""
     failures = 0
     while True:
         before = node.heard_at
         try:
-            _stream(state, host, node, script)
+            _stream(state, host, node, script, gate)
             node.lost("the session ended")
         except Exception as error:  # paramiko, sockets, a host key that changed: this host alone is down
             node.lost(_in_words(error))
@@ -127,11 +130,11 @@ def _follow(state: Any, host: Any, node: NodeWatch, script: str) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or ("no word in time" if isinstance(error, TimeoutError) else repr(error))
     return said if isinstance(error, MetalserveError) else f"no connection: {said[:160]}"
 
 
-def _stream(state: Any, host: Any, node: NodeWatch, script: str) -> None:
+def _stream(state: Any, host: Any, node: NodeWatch, script: str, gate: Any) -> None:
     from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
     from pyinfra.api.command import StringCommand
     from pyinfra.connectors.util import make_unix_command_for_host
@@ -140,7 +143,9 @@ def _stream(state: Any, host: Any, node: NodeWatch, script: str) -> None:
         with contextlib.suppress(Exception):
             host.disconnect()
         host.connected = False
-    host.connect(show_errors=False, raise_exceptions=True)
+    with gate:
+        node.began = node.began or time.monotonic()
+        host.connect(show_errors=False, raise_exceptions=True)
     found, _ = pop_global_arguments(state, host, {})
     wrapping = {
         key: value
@@ -182,10 +187,7 @@ def _here(command: str, script: str, node: NodeWatch) -> None:
     try:
         process.stdin.write(script.encode())
         process.stdin.close()
-        stream = process.stdout.fileno()
-        import os
-
-        _read(lambda: os.read(stream, 65536), node)
+        _read(process.stdout.readline, node)  # gevent has made the pipe one that never blocks: no os.read
     finally:
         process.stdout.close()
         process.terminate()
