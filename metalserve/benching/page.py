@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -108,7 +107,9 @@ def _over_time(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) ->
 
 def _slowed(telemetry: Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, float, str, bool]]:
     """Yield the stretches in which a GPU was slowed down by heat or power brake."""
-    for before, row in pairwise(telemetry):
+    before: dict[str, float] = {}
+    for row in telemetry:
+        start, before[row["node"]] = before.get(row["node"], row["t_s"]), row["t_s"]
         found = {
             f"{row['node']} GPU {gpu['index']}: {reason.words}"
             for gpu in row["gpus"]
@@ -116,5 +117,4 @@ def _slowed(telemetry: Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, flo
             if (reason := reason_named(name)) is not None and reason.kind == "bad"
         }
         if found:
-            start = before["t_s"] if before["node"] == row["node"] else row["t_s"]
             yield start, row["t_s"], "; ".join(sorted(found)), True
