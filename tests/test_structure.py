@@ -85,6 +85,7 @@ def test_what_is_pure_does_not_even_know_the_seam() -> None:
         if p.parts[1]
         in (
             "audit",
+            "benching",
             "hardware",
             "catalogue",
             "desired",

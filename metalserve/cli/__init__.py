@@ -13,6 +13,7 @@ from metalserve.errors import MetalserveError
 
 COMMANDS = {
     "audit": "What runs on each node, for those who sign for it: one page, JSON.",
+    "bench": "Load an engine or router: knee, drift, A/B, answers; compare results.",
     "converge": "Run a deploy over the inventory: limits checked, waves, retries, a report.",
     "cost": "What a million tokens costs: rented, cloud, owned, or an API; break-even, sensitivity.",
     "diagnose": "What ails a node, from saved logs, and the smallest step that can cure it.",

@@ -47,8 +47,11 @@ def command(
     """Watch the GPU nodes of INVENTORY: GPUs, why their clocks are held down, links, engines, last Xid.
 
     One SSH session a host. A host or a nvidia-smi that hangs is shown as such, with the age of its values.
+    Keys: q quits, d a line a GPU, c a line a node, s sorts by the next figure.
     """
     tests = [filter_of(each) for each in filters]
+    if not (once or as_lines or sys.stdout.isatty()):
+        raise click.UsageError("the output is no terminal: use --once, or --json for a line an interval")
     watching = watch(inventory, limits, interval_s=interval_s)
     try:
         if once:
@@ -111,8 +114,6 @@ def _live(watching: Watching, tests: Sequence[Test], order: str, detail: bool | 
     from rich.live import Live
 
     console = Console()
-    if not console.is_terminal:
-        raise click.UsageError("the output is no terminal: use --once, or --json for a line an interval")
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             views, hidden = _views(watching, tests, order)

@@ -139,7 +139,7 @@ def open_channel(client: Any, command: str, script: str, *, quiet_s: float, comb
 
 def in_words(error: Exception) -> str:
     """Spell what a connection said in one line."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or ("no word in time" if isinstance(error, TimeoutError) else repr(error))
     return said if isinstance(error, MetalserveError) else f"no connection: {said[:160]}"
 
 

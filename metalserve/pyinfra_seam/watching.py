@@ -16,6 +16,8 @@ from metalserve.watching.node import NodeWatch
 
 _AGAIN_S = (2, 5, 10, 30)
 """Seconds before a broken connection is tried again; the last one from then on."""
+_AT_ONCE = 20
+"""Connections that are made at the same time: hundreds of handshakes at once would all be late (guessed)."""
 
 
 @dataclass
@@ -66,18 +68,19 @@ def watch(path: str, limits: Sequence[str] = (), *, interval_s: float = 2.0) -> 
     """
     chosen = choose(path, limits)
     import gevent
+    from gevent.lock import BoundedSemaphore
 
     state, settings = chosen.state, chosen.settings
     hosts = [host for host in chosen.hosts if not _router_only(settings[host.name])]
     if not hosts:
         raise MetalserveError("no GPU node is left to watch", where=path, remedy="routers are not watched")
-    nodes, jobs = [], []
+    nodes, jobs, gate = [], [], BoundedSemaphore(_AT_ONCE)
     for host in hosts:
         own = settings[host.name]
         script = sampling_script(address=own.engine.host, port=own.engine.port, interval_s=interval_s)
-        node = NodeWatch(host.name, interval_s, own.simulated, began=time.monotonic())
+        node = NodeWatch(host.name, interval_s, own.simulated)
         nodes.append(node)
-        jobs.append(gevent.spawn(_follow, state, host, node, script))
+        jobs.append(gevent.spawn(_follow, state, host, node, script, gate))
     return Watching(nodes, hosts, jobs)
 
 
@@ -85,13 +88,13 @@ def _router_only(settings: Any) -> bool:
     return settings.router is not None and settings.model is None
 
 
-def _follow(state: Any, host: Any, node: NodeWatch, script: str) -> None:
+def _follow(state: Any, host: Any, node: NodeWatch, script: str, gate: Any) -> None:
     """Read the frames of a host for ever; whatever goes wrong is noted with its node and tried again."""
     failures = 0
     while True:
         before = node.heard_at
         try:
-            _stream(state, host, node, script)
+            _stream(state, host, node, script, gate)
             node.lost("the session ended")
         except Exception as error:  # paramiko, sockets, a host key that changed: this host alone is down
             node.lost(in_words(error))
@@ -99,8 +102,10 @@ def _follow(state: Any, host: Any, node: NodeWatch, script: str) -> None:
         time.sleep(_AGAIN_S[min(failures, len(_AGAIN_S) - 1)])
 
 
-def _stream(state: Any, host: Any, node: NodeWatch, script: str) -> None:
-    command = connect(state, host)
+def _stream(state: Any, host: Any, node: NodeWatch, script: str, gate: Any) -> None:
+    with gate:
+        node.began = node.began or time.monotonic()
+        command = connect(state, host)
     connector = host.connector_cls.__name__
     if connector == "SSHConnector":
         _over_ssh(host.connector.client, command, script, node)
@@ -127,10 +132,7 @@ def _here(command: str, script: str, node: NodeWatch) -> None:
     try:
         process.stdin.write(script.encode())
         process.stdin.close()
-        stream = process.stdout.fileno()
-        import os
-
-        _read(lambda: os.read(stream, 65536), node)
+        _read(process.stdout.readline, node)  # gevent has made the pipe one that never blocks: no os.read
     finally:
         process.stdout.close()
         process.terminate()

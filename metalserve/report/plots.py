@@ -169,7 +169,7 @@ def _panel(
     if high - low < wanted:  # jitter of one clock step is not to look like a collapse
         middle = (low + high) / 2
         low, high = middle - wanted / 2, middle + wanted / 2
-    ticks = _ticks(low, high)
+    ticks = round_ticks(low, high)
     bottom, top = min(low, ticks[0]), max(high, ticks[-1])
     scale = HEIGHT / (top - bottom)
 
@@ -206,7 +206,7 @@ def _path(xs: Sequence[int], ys: Sequence[int | None]) -> str:
     return "".join(parts)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_ticks(low: float, high: float) -> list[float]:
     """Return two to five round values that enclose low and high."""
     if high - low < 1e-6 * max(abs(high), 1.0):
         low, high = low - max(1.0, 0.05 * abs(low)), high + max(1.0, 0.05 * abs(high))

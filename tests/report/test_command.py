@@ -10,7 +10,7 @@ import pytest
 
 from metalserve.cli import main
 from metalserve.report.history import keep
-from metalserve.report.plots import _ticks
+from metalserve.report.plots import round_ticks
 from tests.report.parsing import parse
 from tests.report.samples import host, report
 
@@ -120,6 +120,6 @@ def test_history_lists_newest_first_and_what_cannot_be_read(files: Path, capsys:
     ("low", "high"), [(0, 1), (34, 88), (1725.0, 1755.0), (5, 5), (0, 0), (-3, 1), (1e14, 1e14 + 1), (-1e14, 1e14)]
 )
 def test_axes_have_few_round_ticks_that_enclose_all(low: float, high: float) -> None:
-    ticks = _ticks(low, high)
+    ticks = round_ticks(low, high)
     assert 2 <= len(ticks) <= 6 and ticks == sorted(set(ticks))
     assert ticks[0] <= low + 1e-6 * abs(low) and ticks[-1] >= high - 1e-6 * abs(high)

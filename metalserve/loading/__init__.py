@@ -1,0 +1,1 @@
+"""Sends the requests of a load test and watches the node meanwhile: the I/O of metalserve/benching."""
