@@ -89,6 +89,7 @@ def test_what_is_pure_does_not_even_know_the_seam() -> None:
             "desired",
             "driver",
             "flags",
+            "monitoring",
             "planning",
             "settings",
             "releases",

@@ -53,12 +53,15 @@ def _recorded(options: Options) -> tuple[Recorded, ...]:
         "NVLINK_RECOVERY_ERROR_COUNT_TOTAL",
     )
     rates = [f"({dcgm(f'DCGM_FI_DEV_{name}', f'rate({{}}[{span}])')})" for name in errors]
+    # A generation of NVLink that lacks one of the counters still has the sum of the others.
+    any_of = f"({' or '.join(rates)})"
+    total = " + ".join(f"({rate} or 0 * {any_of})" for rate in rates)
     replays = dcgm("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", f"rate({{}}[{span}])")
     pcie = dcgm("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", f"rate({{}}[{span}])")
     return (
         *found,
         Recorded("gpu:memory_used:ratio", "DCGM_FI_DEV_FB_USED / (DCGM_FI_DEV_FB_USED + DCGM_FI_DEV_FB_FREE)"),
-        Recorded("gpu:nvlink_errors:rate", " + ".join(rates)),
+        Recorded("gpu:nvlink_errors:rate", total),
         Recorded("gpu:nvlink_replays:rate", replays),
         Recorded("gpu:pcie_replays:rate", pcie),
     )
