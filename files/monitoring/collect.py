@@ -30,6 +30,7 @@ HELP = {
     "gpus_expected": "GPUs that the inventory, or the first look at the host, says it has",
     "gpu_fabric_completed": "1 when the GPU has joined the NVLink fabric; absent where it needs none",
     "xid_events": "Xid errors in the kernel log since boot, by number",
+    "xid_last_timestamp_seconds": "when the collector last saw this Xid come (seconds since 1970)",
     "nvme_link_speed_gts": "speed of the drive's PCIe link (GT/s)",
     "nvme_link_speed_gts_max": "highest speed of the drive's PCIe link (GT/s)",
     "nvme_link_width": "lanes of the drive's PCIe link",
@@ -129,8 +130,30 @@ def xids(config):
             failed.append(str(error))
     if not told:
         raise Unreadable("; ".join(failed))
+    before = last_output(config)
     for number in sorted({number for each in told for number in each}):
-        yield "xid_events", {"xid": str(number)}, max(each.get(number, 0) for each in told)
+        count, labels = max(each.get(number, 0) for each in told), {"xid": str(number)}
+        had = before.get("metalserve_xid_events" + spelled(labels))
+        when = before.get("metalserve_xid_last_timestamp_seconds" + spelled(labels))
+        # Another count than before (a smaller one after a reboot): it has come since. The log's own times are the
+        # kernel's uptime, which is no time of day.
+        yield "xid_events", labels, count
+        yield (
+            "xid_last_timestamp_seconds",
+            labels,
+            int(when) if when is not None and had == count else round(time.time()),
+        )
+
+
+def last_output(config):
+    """Series -> value of the last run, {} when there was none."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in read(config["output"]).splitlines():
+            name, _, value = line.rpartition(" ")
+            with contextlib.suppress(ValueError):
+                found[name] = float(value)
+    return found
 
 
 def count_xids(text):

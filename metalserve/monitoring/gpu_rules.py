@@ -115,16 +115,11 @@ def codes(*severities: str) -> str:
     return "|".join(str(code) for code in sorted(found))
 
 
-def newly(selector: str, span: str) -> str:
-    """Return PromQL for a count since boot that grew, or came up, within a span; it ends by itself after that span."""
-    return f"({selector} - {selector} offset {span}) > 0 or ({selector} unless {selector} offset {span})"
-
-
 def _xids(options: Options) -> tuple[Alert, ...]:
-    span = options.span(60)
+    since = max(4 * options.scrape_interval_s, round(3600 * options.patience))
 
     def seen(*severities: str) -> str:
-        return newly(f'metalserve_xid_events{{xid=~"{codes(*severities)}"}}', span)
+        return f'time() - metalserve_xid_last_timestamp_seconds{{xid=~"{codes(*severities)}"}} < {since}'
 
     text = "{{ $labels.host }} logged Xid {{ $labels.xid }}"
     return (
@@ -207,4 +202,4 @@ def _memory(options: Options) -> Iterable[Alert]:
     )  # fmt: skip
 
 
-__all__ = ["bit", "codes", "gpu_rules", "newly"]
+__all__ = ["bit", "codes", "gpu_rules"]

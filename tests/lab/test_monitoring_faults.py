@@ -57,9 +57,11 @@ def seen(*names: str) -> None:
 def fault(watching: Watching, kind: str, names: set[str], also: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     """Inject a fault of the lab on the node, see its alerts fire alone, and see them end."""
     lab = watching.fleet.lab
-    with watching.fires(names, also):
-        lab.fault(NODE, kind)
-    lab.heal(NODE)
+    try:
+        with watching.fires(names, also):
+            lab.fault(NODE, kind)
+    finally:
+        lab.heal(NODE)
     watching.wait_quiet()
     seen(*names)
 
@@ -81,7 +83,12 @@ def test_a_scrape_has_every_metric_that_a_rule_or_dashboard_names(watching: Watc
     # What today's exporters do not print: other spellings, and what is told of only once it has happened.
     spellings = {name for f in load_dcgm_metrics().fields for name in f.spellings[1:]}
     older = {n for n in named if n.startswith(("vllm:gpu_", "vllm:time_per_output_token"))}
-    only_then = {"metalserve_xid_events", "ALERTS", "engine:prefix_cache_hits:ratio"}
+    only_then = {
+        "metalserve_xid_events",
+        "metalserve_xid_last_timestamp_seconds",
+        "ALERTS",
+        "engine:prefix_cache_hits:ratio",
+    }
     assert len(named) > 60
     assert named - have - spellings - older - only_then == set()
 
@@ -231,9 +238,11 @@ def test_fabric_manager_dies_and_later_the_fabric(watching: Watching) -> None:
 def test_a_fault_of_the_host_is_told_and_ends(
     watching: Watching, name: str, begin: str, end: str, also: set[str]
 ) -> None:
-    with watching.fires({name}, also):
-        watching.ssh(NODE, begin)
-    watching.ssh(NODE, end)
+    try:
+        with watching.fires({name}, also):
+            watching.ssh(NODE, begin)
+    finally:
+        watching.ssh(NODE, end)
     watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=180)
     seen(name)
 

@@ -62,7 +62,7 @@ class Watching:
 
     def overrides(self) -> dict[str, Any]:
         server = {
-            "scrape_interval_s": 1,
+            "scrape_interval_s": 2,
             "patience": 0.0005,
             "receivers": [
                 {
@@ -134,4 +134,5 @@ class Watching:
         self.wait_quiet()
         yield
         self.wait_for(lambda: wanted <= self.firing(), f"firing {sorted(wanted)}")
-        assert self.firing() <= allowed, f"beside {sorted(wanted)}: {sorted(self.firing() - allowed)}"
+        # A scrape that a busy machine did not answer in time looks like a host that is down, until the next.
+        self.wait_for(lambda: wanted <= self.firing() <= allowed, f"firing nothing but {sorted(allowed)}", 30)

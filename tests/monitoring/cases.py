@@ -55,9 +55,9 @@ def one(metric: str, labels: str, bad: str, good: str, **more: object) -> Case:
 
 
 def xid(number: int) -> Case:
-    series = f'metalserve_xid_events{{{HOST},xid="{number}"}}'
-    # New within the last hour; an hour later it is old news.
-    return Case({series: late(1, 10)}, {series: late(1, 10)}, at=15, good_at=90)
+    series = f'metalserve_xid_last_timestamp_seconds{{{HOST},xid="{number}"}}'
+    # Ten minutes after the start it comes; an hour later it is old news.
+    return Case({series: late(600, 10)}, {series: late(600, 10)}, good_at=90)
 
 
 def up(minutes: int = 1) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,20 @@ def test_a_driver_that_does_not_answer_is_news_and_no_failure_to_read(host: Host
     assert told["metalserve_gpus_answering"] == 0
     assert told['metalserve_collector_success{part="gpus"}'] == 1
     assert told['metalserve_release_drift{component="driver",installed="none",wanted="580.178.04"}'] == 1
+
+
+def test_an_xid_is_as_old_as_its_count(host: Host) -> None:
+    """The time of an Xid is that of the first look that saw it: looks after that do not make it younger."""
+    series = 'metalserve_xid_last_timestamp_seconds{xid="31"}'
+    output = host.root / "var/lib/prometheus/node-exporter/metalserve.prom"
+    first = host.collect()
+    assert time.time() - first[series] < 60
+    output.write_text(output.read_text().replace(str(int(first[series])), "1700000000"))
+    assert host.collect()[series] == 1_700_000_000
+    host.tool("dmesg", DMESG + DMESG)
+    again = host.collect()
+    assert again['metalserve_xid_events{xid="31"}'] == 4 and time.time() - again[series] < 60
+    assert again['metalserve_xid_last_timestamp_seconds{xid="79"}'] == 1_700_000_000, "its count is the journal's"
 
 
 def test_weights_that_say_when_they_were_verified_are_believed(host: Host) -> None:

@@ -73,7 +73,11 @@ def test_what_is_no_news_is_not_told(promtool: Path, tmp_path: Path) -> None:
         "blank-of-dcgm": ({f"DCGM_FI_DEV_GPU_TEMP_LIMIT{{{GPU}}}": steady(9223372036854775794)}, 30, set()),
         "was-hot": ({reasons: "72+0x1 4+0x300"}, 30, set()),
         "short-queue": ({waiting: growing(1, 0, 15) + " 15+0x300"}, 20, set()),
-        "xid-of-before": ({'metalserve_xid_events{host="a",job="node",xid="79"}': steady(1)}, 90, set()),
+        "xid-of-before": (
+            {'metalserve_xid_last_timestamp_seconds{host="a",job="node",xid="79"}': steady(-4000)},
+            5,
+            set(),
+        ),
     }
     judge(promtool, tmp_path, [fleet(hosts)])
 
