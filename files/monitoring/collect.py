@@ -9,6 +9,8 @@ Each part stands alone: one that cannot be read says so (metalserve_collector_su
 since a value that was not read is not known. No part prints a secret: states, numbers, names of models and versions.
 """
 
+from __future__ import annotations
+
 import contextlib
 import glob
 import json
@@ -17,6 +19,12 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+Config = Any  # the parsed JSON: see metalserve/monitoring/exporters.py, collector_config
+Metric = tuple[str, dict[str, str], float]
+"""Name without prefix, labels, value."""
 
 CONFIG = "/etc/metalserve/monitoring/collector.json"
 ROOT = os.environ.get("MS_ROOT", "")
@@ -54,13 +62,13 @@ class Unreadable(Exception):
     """A part that could not be read, and why."""
 
 
-def read(path):
+def read(path: str) -> str:
     """Text of a file below the root."""
     with open(ROOT + path, encoding="utf-8", errors="replace") as stream:
         return stream.read()
 
 
-def ran(*command):
+def ran(*command: str) -> str:
     """Output of a command; Unreadable when it fails, hangs or is not there."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=COMMAND_S, check=False, stdin=subprocess.DEVNULL)
@@ -73,7 +81,7 @@ def ran(*command):
     return text
 
 
-def gpus(config):
+def gpus(config: Config) -> Iterator[Metric]:
     """GPUs that answer, and whether each has joined the fabric."""
     yield "gpus_expected", {}, config["gpus"]
     try:
@@ -95,9 +103,10 @@ def gpus(config):
             )
 
 
-def parse_gpus(text):
+def parse_gpus(text: str) -> list[dict[str, str]]:
     """The GPUs of `nvidia-smi -q`: uuid, minor number, fabric state and status; empty where it does not say."""
-    found, block = [], ""
+    found: list[dict[str, str]] = []
+    block = ""
     for line in text.splitlines():
         if re.match(r"GPU [0-9A-Fa-f]{8}:", line):
             found.append({"uuid": "", "minor": str(len(found)), "fabric": "", "status": ""})
@@ -120,9 +129,10 @@ def parse_gpus(text):
     return found
 
 
-def xids(config):
+def xids(config: Config) -> Iterator[Metric]:
     """Xids since boot. The ring buffer forgets and the journal may not have all: whichever has seen more counts."""
-    failed, told = [], []
+    failed: list[str] = []
+    told: list[dict[int, int]] = []
     for command in (["dmesg"], ["journalctl", "-q", "-k", "-b", "-o", "cat", "--no-pager"]):
         try:
             told.append(count_xids(ran(*command)))
@@ -145,9 +155,9 @@ def xids(config):
         )
 
 
-def last_output(config):
+def last_output(config: Config) -> dict[str, float]:
     """Series -> value of the last run, {} when there was none."""
-    found = {}
+    found: dict[str, float] = {}
     with contextlib.suppress(OSError):
         for line in read(config["output"]).splitlines():
             name, _, value = line.rpartition(" ")
@@ -156,16 +166,16 @@ def last_output(config):
     return found
 
 
-def count_xids(text):
+def count_xids(text: str) -> dict[int, int]:
     """Number -> how often it stands in a kernel log."""
-    counts = {}
+    counts: dict[int, int] = {}
     for found in XID.finditer(text):
         number = int(found.group(1))
         counts[number] = counts.get(number, 0) + 1
     return counts
 
 
-def drives(config):
+def drives(config: Config) -> Iterator[Metric]:
     """Links and temperatures of the NVMe drives."""
     for place in sorted(glob.glob(ROOT + "/sys/bus/pci/devices/*")):
         try:
@@ -188,7 +198,7 @@ def drives(config):
                 open(f"{place}/{name}", encoding="ascii") as stream,
             ):
                 yield metric, labels, float(stream.read().split()[0])
-    problems = []
+    problems: list[str] = []
     for path in sorted(glob.glob(ROOT + "/dev/nvme*")):
         if not re.fullmatch(r"nvme\d+", os.path.basename(path)):
             continue
@@ -202,7 +212,7 @@ def drives(config):
         raise Unreadable("; ".join(problems))
 
 
-def weights(config):
+def weights(config: Config) -> Iterator[Metric]:
     """When the served weights were last proved: what the marker says, else when it was written."""
     for each in config["weights"]:
         path = each["marker"]
@@ -218,7 +228,7 @@ def weights(config):
         yield "weights_verified_timestamp_seconds", labels, round(when)
 
 
-def release(config):
+def release(config: Config) -> Iterator[Metric]:
     """The release, and what is not of it."""
     yield "release_info", {"release": config["release"], "simulated": str(bool(config["simulated"])).lower()}, 1
     installed = packages([each["package"] for each in config["components"] if each.get("package")])
@@ -234,7 +244,7 @@ def release(config):
         yield "release_drift", labels, drifted
 
 
-def driver_version():
+def driver_version() -> str:
     """Version of the loaded NVIDIA kernel module, "none" when it is not loaded."""
     try:
         found = re.search(r"\s(\d+\.\d[\d.]*)\s", read("/proc/driver/nvidia/version"))
@@ -243,7 +253,7 @@ def driver_version():
     return found.group(1) if found else "unknown"
 
 
-def packages(names):
+def packages(names: Sequence[str]) -> dict[str, str]:
     """Package -> version of those that are wholly installed."""
     if not names:
         return {}
@@ -259,15 +269,15 @@ def packages(names):
     return {row[1]: row[2] for row in rows if len(row) == 3 and row[0][1:2] == "i"}
 
 
-def same_version(installed, wanted):
+def same_version(installed: str, wanted: str) -> bool:
     """Whether a version is the wanted one, with or without epoch and packaging revision."""
     bare = installed.split(":", 1)[1] if ":" in installed and ":" not in wanted else installed
     return bare == wanted or bare.startswith((wanted + "-", wanted + "+", wanted + "~"))
 
 
-def engines(config):
+def engines(config: Config) -> Iterator[Metric]:
     """The state of each engine, and whether its gate lets it start."""
-    numbers = set()
+    numbers: set[int] = set()
     for pattern in (
         "/etc/systemd/system/metalserve-vllm-*.service",
         "/etc/containers/systemd/metalserve-vllm-*.container",
@@ -286,7 +296,7 @@ def engines(config):
             yield from engine(found.group(1), block)
 
 
-def engine(number, block):
+def engine(number: str, block: str) -> Iterator[Metric]:
     """The metrics of one engine from what systemd says of its unit, and the watch of the engine."""
     pairs = dict(
         line.split("=", 1) for line in block.splitlines() if "=" in line and not line.startswith("ExecStartPre")
@@ -316,7 +326,7 @@ def engine(number, block):
         yield "engine_gate_open", {"replica": number}, int(gate.group(2) == "0")
 
 
-def reboot(config):
+def reboot(config: Config) -> Iterator[Metric]:
     """Whether a package asks for a reboot (Debian's and Ubuntu's way to say so)."""
     yield (
         "reboot_pending",
@@ -325,7 +335,7 @@ def reboot(config):
     )
 
 
-PARTS = {
+PARTS: dict[str, tuple[Callable[[Config], Iterator[Metric]], Callable[[Config], bool]]] = {
     "gpus": (gpus, lambda config: config["gpus"] > 0),
     "xids": (xids, lambda config: config["gpus"] > 0),
     "drives": (drives, lambda config: True),
@@ -337,14 +347,15 @@ PARTS = {
 """Part -> what yields its (metric, labels, value), and whether the host has it."""
 
 
-def collect(config, clock=time.time):
+def collect(config: Config) -> str:
     """Everything in Prometheus' text format."""
     began = time.monotonic()
-    found = {}
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for part, (read_part, applies) in PARTS.items():
         if not applies(config):
             continue
-        values, success = [], 1
+        values: list[Metric] = []
+        success = 1
         try:
             for metric in read_part(config):
                 values.append(metric)
@@ -354,7 +365,7 @@ def collect(config, clock=time.time):
         for name, labels, value in [*values, ("collector_success", {"part": part}, success)]:
             found.setdefault(name, []).append((labels, value))
     found["collector_duration_seconds"] = [({}, round(time.monotonic() - began, 3))]
-    found["collector_timestamp_seconds"] = [({}, round(clock()))]
+    found["collector_timestamp_seconds"] = [({}, round(time.time()))]
     lines = []
     for name in sorted(found):
         lines += [f"# HELP metalserve_{name} {HELP[name]}", f"# TYPE metalserve_{name} gauge"]
@@ -362,7 +373,7 @@ def collect(config, clock=time.time):
     return "\n".join(lines) + "\n"
 
 
-def spelled(labels):
+def spelled(labels: dict[str, str]) -> str:
     """Labels as Prometheus reads them."""
     escape = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
     inside = ",".join(
@@ -371,7 +382,7 @@ def spelled(labels):
     return "{" + inside + "}" if inside else ""
 
 
-def write(path, text):
+def write(path: str, text: str) -> None:
     """Replace a file at once: the exporter reads it at any moment."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.new"  # not *.prom: node_exporter does not read it
@@ -385,7 +396,7 @@ def write(path, text):
             os.unlink(temporary)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> int:
     """Collect once."""
     os.environ.update(
         LC_ALL="C",
