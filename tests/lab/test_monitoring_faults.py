@@ -177,7 +177,7 @@ def test_fabric_manager_dies_and_later_the_fabric(watching: Watching) -> None:
     watching.ssh(NODE, "systemctl reset-failed nvidia-fabricmanager; systemctl restart nvidia-fabricmanager")
     units = "$(systemctl list-unit-files -q 'metalserve-vllm-[0-9].service' | awk '{print $1}')"
     watching.ssh(NODE, f"systemctl start {units}")
-    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=180)
+    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=400)
     seen("FabricManagerDown", "FabricNotCompleted")
 
 
@@ -245,7 +245,7 @@ def test_a_fault_of_the_host_is_told_and_ends(
             watching.ssh(NODE, begin)
     finally:
         watching.ssh(NODE, end)
-    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=180)
+    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=400)
     seen(name)
 
 
@@ -277,7 +277,7 @@ def test_an_engine_that_is_gone_and_one_that_is_overrun(watching: Watching) -> N
     watching.wait_for(lambda: full <= watching.firing(), f"firing {sorted(full)}")
     assert watching.firing() <= {*full, "EngineNotReady"}
     watching.ssh(NODE, "systemctl stop fake-engine; systemctl start metalserve-vllm-7")
-    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=180)
+    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=400)
     seen("EngineDown", *full)
 
 
@@ -325,7 +325,7 @@ def test_a_host_that_is_down_is_one_piece_of_news(watching: Watching) -> None:
         assert any("targets-up" in warning for warning in run.report["hosts"][WATCHER]["warnings"])
     finally:
         lab.heal(NODE)
-    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=180)
+    watching.wait_for(lambda: watching.firing() == set(), "quiet", timeout_s=400)
     seen("NodeDown")
 
 
