@@ -131,6 +131,7 @@ def test_the_receivers_secret_is_alertmanagers_alone(watching: Watching) -> None
         ("nvme-downgraded", {"NvmeLinkDegraded"}, set()),
         ("disk-full", {"DiskFull"}, {"DiskFilling"}),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_fault_of_the_hardware_is_told_and_ends(
     watching: Watching, kind: str, names: set[str], also: set[str]
@@ -236,6 +237,7 @@ def test_fabric_manager_dies_and_later_the_fabric(watching: Watching) -> None:
             {"EngineDown", "EngineNotReady"},
         ),
     ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
 def test_a_fault_of_the_host_is_told_and_ends(
     watching: Watching, name: str, begin: str, end: str, also: set[str]
