@@ -34,9 +34,9 @@ def _is_server(node: Node) -> bool:
 
 
 def _patience(node: Node) -> float:
-    """Seconds until a new target has been looked at twice."""
+    """Seconds until a new target has been looked at more than once."""
     given = node.settings.monitoring.server if node.settings.monitoring is not None else None
-    return 15.0 + 2 * given.scrape_interval_s if given is not None else 0.0
+    return 30.0 + 3 * given.scrape_interval_s if given is not None else 0.0
 
 
 def _check(node: Node) -> Sequence[Finding]:

@@ -40,7 +40,10 @@ def commands(prometheus: str, alertmanager: str) -> dict[str, str]:
 
 
 def wait_script(unit: str, what: str, *, after_reload: bool = False) -> str:
-    """Return shell that waits until a server answers; after a reload, until it has read its files or refused them."""
+    """Return shell that waits until a server answers; after a reload, until it has read its files.
+
+    Five minutes at most: a Prometheus that was restarted reads its log of weeks before it reads its configuration.
+    """
     stamp = _METRICS[what][1]
     told = f"{_GET}/metrics 2>/dev/null | sed -n 's/^{stamp} //p'"
     wait = f'tries=0\nuntil now=$({told}) && [ -n "$now" ]'
@@ -50,7 +53,7 @@ def wait_script(unit: str, what: str, *, after_reload: bool = False) -> str:
     end = "" if after_reload else "before=$now\n"
     return (
         f"{_address(_DROP_INS[what])}\n{wait}; do\n  tries=$((tries + 1))\n"
-        f"  [ $tries -lt 100 ] || ms_fail '{unit} {words} -> journalctl -u {unit} -n 30'\n  sleep 0.2\ndone\n{end}"
+        f"  [ $tries -lt 1500 ] || ms_fail '{unit} {words} -> journalctl -u {unit} -n 30'\n  sleep 0.2\ndone\n{end}"
     )
 
 
