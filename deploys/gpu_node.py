@@ -10,6 +10,7 @@ from roles import (
     cuda,
     fabric_manager,
     next_boot,
+    node_metrics,
     nvidia_driver,
     storage,
     topology,
@@ -31,6 +32,7 @@ begin(
     weights.desired.watch,
     vllm.desired.watch,
     next_boot.desired.watch,
+    node_metrics.desired.watch,
 )
 
 upgrade.settled()
@@ -45,4 +47,5 @@ weights.weights()
 vllm.vllm()
 weights.collect()
 next_boot.next_boot()
+node_metrics.node_metrics()
 upgrade.remember()

@@ -15,6 +15,7 @@ from metalserve.errors import MetalserveError
 from metalserve.releases import Release, check_release, load_release, release_warnings
 from metalserve.secrets import SecretError, resolve
 from metalserve.settings import HostSettings, SettingsError
+from metalserve.settings.monitoring import monitoring_secrets
 from metalserve.settings.router import router_secrets
 from metalserve.weights.manifest import Manifest, ManifestError, load_manifest
 
@@ -75,7 +76,7 @@ def check_secrets(settings: Mapping[str, HostSettings], source: str) -> None:
     problems: list[str] = []
     failures: dict[str, str] = {}
     for name, host in settings.items():
-        refs = router_secrets(host)
+        refs = router_secrets(host) | monitoring_secrets(host)
         if host.model is not None:
             given = {"engine.api_key": host.engine.api_key, "model.hf_token": host.model.hf_token}
             refs |= {key: ref for key, ref in given.items() if ref is not None}

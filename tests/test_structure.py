@@ -92,6 +92,7 @@ def test_what_is_pure_does_not_even_know_the_seam() -> None:
             "driver",
             "economics",
             "flags",
+            "monitoring",
             "planning",
             "settings",
             "releases",

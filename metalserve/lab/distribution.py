@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
@@ -28,6 +29,12 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 )
 """What hosts can install. One group is resolved at a time, because chrony and systemd-timesyncd exclude each other."""
 
+EXTRA: dict[str, tuple[tuple[str, ...], ...]] = {
+    "monitoring": (("prometheus-node-exporter", "prometheus", "prometheus-alertmanager"),),
+}
+"""Sets that only a fleet carries which asks for them (`also` in its file): a start would fetch half as much again.
+Measured for monitoring: 16 s and 37 MB for bookworm, 38 s for both suites, on a busy machine of two cores."""
+
 ONLY: dict[str, tuple[tuple[str, ...], ...]] = {"trixie": (("docker-cli",),)}
 """Packages that only one Debian release has."""
 
@@ -43,7 +50,13 @@ def path(layout: Layout, suite: str, base: Path) -> Path:
     return layout.cache / f"distribution-{suite}-{recipe}"
 
 
-def fetch(layout: Layout, suite: str, base: Path, mirrors: Mirrors) -> Path:
+def extra_path(layout: Layout, suite: str, base: Path, name: str) -> Path:
+    """Return where set `name` of `EXTRA` lies for a suite."""
+    recipe = hashlib.sha256(repr((base.name, EXTRA[name])).encode()).hexdigest()[:10]
+    return layout.cache / f"distribution-{suite}-{name}-{recipe}"
+
+
+def fetch(layout: Layout, suite: str, base: Path, mirrors: Mirrors, extra: str | None = None) -> Path:
     """Download the packages of a suite with what they need beyond the base, unless that has been done.
 
     Args:
@@ -51,6 +64,7 @@ def fetch(layout: Layout, suite: str, base: Path, mirrors: Mirrors) -> Path:
         suite: Debian release.
         base: root file system whose installed packages count as there.
         mirrors: where to download from.
+        extra: a set of `EXTRA` instead of what every lab carries.
 
     Returns:
         Directory of .deb files.
@@ -58,10 +72,11 @@ def fetch(layout: Layout, suite: str, base: Path, mirrors: Mirrors) -> Path:
     Raises:
         MetalserveError: apt cannot resolve or download a group.
     """
-    target = path(layout, suite, base)
+    target = path(layout, suite, base) if extra is None else extra_path(layout, suite, base, extra)
     if target.is_dir():
         return target
-    state = layout.cache / f"apt-{suite}"
+    groups = groups_of(suite) if extra is None else EXTRA[extra]
+    state = layout.cache / (f"apt-{suite}" if extra is None else f"apt-{suite}-{extra}")
     shutil.rmtree(state, ignore_errors=True)
     archives = state / "archives"
     for directory in (state / "lists/partial", archives / "partial"):
@@ -93,7 +108,7 @@ def fetch(layout: Layout, suite: str, base: Path, mirrors: Mirrors) -> Path:
     )
     environment = {"APT_CONFIG": str(configuration), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     _apt(["update"], environment, suite)
-    for group in groups_of(suite):
+    for group in groups:
         # --reinstall: what the base has is carried too, so that a role may name it on any host
         _apt(["install", "--download-only", "--reinstall", *group], environment, suite)
     (archives / "lock").unlink(missing_ok=True)
@@ -103,17 +118,19 @@ def fetch(layout: Layout, suite: str, base: Path, mirrors: Mirrors) -> Path:
     return target
 
 
-def publish(layout: Layout, suite: str, packages: Path, key: SigningKey) -> Path:
-    """Serve a directory of packages as the signed repository `www/distribution/SUITE`."""
+def publish(layout: Layout, suite: str, packages: Path, key: SigningKey, *, also: Sequence[Path] = ()) -> Path:
+    """Serve directories of packages as the signed repository `www/distribution/SUITE`."""
     target = layout.www / "distribution" / suite
     stamp = target / ".stamp"
-    wanted = {"packages": packages.name, "key": key.fingerprint}
+    wanted = {"packages": " ".join(each.name for each in (packages, *also)), "key": key.fingerprint}
     if read_json(stamp) == wanted:
         return target
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for package in packages.glob("*.deb"):
-        _link(package, target / package.name)
+    for directory in (packages, *also):
+        for package in directory.glob("*.deb"):
+            if not (target / package.name).exists():
+                _link(package, target / package.name)
     make_flat_repository(target, key=key, origin="metalserve-lab", label=f"Debian {suite}, the lab's part")
     write_json(stamp, wanted)
     return target

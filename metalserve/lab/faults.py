@@ -76,6 +76,10 @@ KINDS: dict[str, Kind] = {
         "the board's power brake slows a GPU down: HW Slowdown and HW Power Brake Slowdown active",
         gpu=True, needs="gpu",
     ),
+    "hw-slowdown": Kind(
+        "a GPU is slowed down by hardware that names neither heat nor power brake: HW Slowdown active alone",
+        gpu=True, needs="gpu",
+    ),
     "power-limited": Kind("a GPU's power limit stands at its lowest", gpu=True, needs="gpu"),
     "ecc-off": Kind("ECC is turned off on a GPU", gpu=True, needs="ecc"),
     "acs-on": Kind("the ports of the PCIe switches redirect peer-to-peer traffic: ACSCtl of lspci -vv", needs="switch"),
@@ -84,6 +88,7 @@ KINDS: dict[str, Kind] = {
     "nvme-worn": Kind(
         "the NVMe drives are worn out: smart-log has no spare blocks left and 104 % of the endurance used", needs="nvme"
     ),
+    "nvme-hot": Kind("the NVMe drives are at 78 C: smart-log says so", needs="nvme"),
     "nvme-downgraded": Kind("the first NVMe drive's PCIe link runs at 2.5 GT/s x1: lspci -vv says so", needs="nvme"),
     "disk-full": Kind(
         "the file system on the NVMe drive is filled to the last MiB by a file of the lab's", needs="nvme"

@@ -35,6 +35,9 @@ class Fleet(BaseModel):
 
     release: str = Field(description="release (pinned set of versions) that the hosts are to run")
     hosts: dict[str, FleetHost] = Field(min_length=1, max_length=MAX_HOSTS)
+    also: list[Literal["monitoring"]] = Field(
+        default_factory=list, description="sets of packages that the hosts can install beside the usual ones"
+    )
 
     @property
     def suites(self) -> list[str]:

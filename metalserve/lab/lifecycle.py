@@ -186,8 +186,14 @@ def _build(layout: Layout, fleet: Fleet, key: SigningKey, step: Step) -> None:
         if not distribution.path(layout, suite, base).is_dir():
             with step(f"packages of {suite} (once)"):
                 distribution.fetch(layout, suite, base, mirrors or machine_mirrors())
+        extras = []
+        for name in fleet.also:
+            extras.append(distribution.extra_path(layout, suite, base, name))
+            if not extras[-1].is_dir():
+                with step(f"packages of {suite} for {name} (once)"):
+                    distribution.fetch(layout, suite, base, mirrors or machine_mirrors(), extra=name)
         with step(f"package repository of {suite}"):
-            distribution.publish(layout, suite, distribution.path(layout, suite, base), key)
+            distribution.publish(layout, suite, distribution.path(layout, suite, base), key, also=extras)
             rootfs.build_layer(layout, suite)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -201,6 +207,7 @@ def _prune(layout: Layout) -> None:
     for suite in get_args(Suite):
         base = rootfs.base_path(layout, suite)
         keep += [base, rootfs.layer_path(layout, suite), distribution.path(layout, suite, base)]
+        keep += [distribution.extra_path(layout, suite, base, name) for name in distribution.EXTRA]
     rootfs.prune(layout, keep)
 
 

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).resolve().parent / "sim"
 TOOLS = (
     "lspci", "nvme", "dmesg", "udevadm", "modprobe", "rmmod", "modinfo", "lsmod",
     "nvidia-smi", "nv-fabricmanager", "nvidia-persistenced", "nvidia-ctk", "nvidia-container-runtime",
-    "nvidia-container-runtime-hook", "nvidia-container-cli", "dcgmi",
+    "nvidia-container-runtime-hook", "nvidia-container-cli", "dcgmi", "dcgm-exporter",
     "boot", "watch", "fault-apply", "update-grub",
 )  # fmt: skip
 """Tools that get a wrapper in bin/."""

@@ -29,12 +29,19 @@ class Seen:
         address: where pyinfra reaches it.
         settings: its settings.
         observed: the newest observation of this run, None when it was not observed.
+        groups: groups of the inventory that it is in, less those that all hosts are in.
     """
 
     name: str
     address: str
     settings: HostSettings
     observed: Observation | None
+    groups: tuple[str, ...] = ()
+
+
+def own_address() -> str:
+    """Return where pyinfra reaches the current host: an address, or a name."""
+    return _address(current().host)
 
 
 def others() -> tuple[Seen, ...]:
@@ -52,9 +59,8 @@ def others() -> tuple[Seen, ...]:
             own = _observed(run, host)
         known = own.node if own is not None else None
         settings = known.settings if known is not None else _settings(host)
-        address = str(host.data.dict().get("ssh_hostname") or host.name)
         seen = known.observed if known is not None and known.observed.facts else None
-        found.append(Seen(host.name, address, settings, seen))
+        found.append(Seen(host.name, _address(host), settings, seen, _groups(run.state.inventory, host)))
     return tuple(found)
 
 
@@ -70,8 +76,18 @@ def fleet() -> tuple[Seen, ...]:
     for host in run.state.inventory:
         own = runs.get(host.name)
         settings = own.node.settings if own is not None and own.node is not None else _settings(host)
-        found.append(Seen(host.name, str(host.data.dict().get("ssh_hostname") or host.name), settings, None))
+        found.append(Seen(host.name, _address(host), settings, None, _groups(run.state.inventory, host)))
     return tuple(found)
+
+
+def _groups(inventory: Any, host: Any) -> tuple[str, ...]:
+    """Groups that tell hosts apart: pyinfra's `all`, and the one named after the inventory's file, tell nothing."""
+    everything = len(inventory)
+    return tuple(group for group in host.groups if len(inventory.groups.get(group, ())) < everything)
+
+
+def _address(host: Any) -> str:
+    return str(host.data.dict().get("ssh_hostname") or host.name)
 
 
 def _settings(host: Any) -> HostSettings:

@@ -13,6 +13,7 @@ from metalserve.settings.machine import (
     HostBaseSettings,
     StorageSettings,
 )
+from metalserve.settings.monitoring import MonitoringServerSettings, MonitoringSettings
 from metalserve.settings.repositories import KeySettings, RepositoriesSettings, RepositorySettings
 from metalserve.settings.router import RouterSettings
 from metalserve.settings.secret import SecretRef
@@ -30,6 +31,8 @@ __all__ = [
     "HostSettings",
     "KeySettings",
     "ModelSettings",
+    "MonitoringServerSettings",
+    "MonitoringSettings",
     "RepositoriesSettings",
     "RepositorySettings",
     "RouterSettings",

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from metalserve.settings.gpus import gpu_contradictions
+from metalserve.settings.monitoring import monitoring_contradictions, monitoring_warnings
 from metalserve.settings.router import router_contradictions, router_warnings
 from metalserve.settings.staging import staging_contradictions
 
@@ -42,6 +43,7 @@ def contradictions(settings: HostSettings) -> list[Problem]:
         *_engine(settings),
         *router_contradictions(settings),
         *staging_contradictions(settings),
+        *monitoring_contradictions(settings),
     ]
 
 
@@ -157,4 +159,4 @@ def warnings(settings: HostSettings) -> list[str]:
         found.append("model.hf_token: would be sent over plain http to model.source")
     if settings.driver.reboot == "never":
         found.append("driver.reboot: 'never' stops the run on hosts whose driver needs a reboot (nouveau loaded)")
-    return [*found, *router_warnings(settings)]
+    return [*found, *router_warnings(settings), *monitoring_warnings(settings)]

@@ -18,6 +18,7 @@ from metalserve.settings.machine import (
     HostBaseSettings,
     StorageSettings,
 )
+from metalserve.settings.monitoring import MonitoringSettings
 from metalserve.settings.repositories import RepositoriesSettings
 from metalserve.settings.router import RouterSettings
 from metalserve.settings.serving import EngineSettings, ModelSettings
@@ -42,6 +43,7 @@ class HostSettings(Section):
     engine: EngineSettings = Field(default_factory=EngineSettings, description="vLLM engine")
     verify: VerifySettings = Field(default_factory=VerifySettings, description="what deploys/verify.py measures")
     router: RouterSettings | None = Field(None, description="router of the fleet on this host; None: it is none")
+    monitoring: MonitoringSettings | None = Field(None, description="metrics of this host; None: it is not watched")
     simulated: bool = Field(False, description="the GPUs of this host are simulated (the built-in lab)")
 
     @model_validator(mode="before")

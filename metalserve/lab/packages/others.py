@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from metalserve.lab.packages.model import ENABLE, RELOAD, STOP, File, Package, tool, unit
+from metalserve.lab.packages.model import ENABLE, RELOAD, STOP, File, Package, service, tool, unit
 
 TOOLKITS = ("1.17.8", "1.19.1", "1.20.0")
 """Container toolkit versions; 1.17.8 is older than the least safe one (CVE-2026-24260, 1.19.1)."""
@@ -124,6 +124,7 @@ def other_packages() -> Iterator[Package]:
             relations={"Depends": f"{needs} (= 1:4.6.0-1)"} if needs else {"Conflicts": "datacenter-gpu-manager"},
             files={"/usr/bin/dcgmi": tool("dcgmi", "4.6.0")} if core else {},
         )
+    yield exporter_package()
     for release, version in (("12-9", "12.9.1"), ("13-0", "13.0.2"), ("13-2", "13.2.2")):
         directory = f"/usr/local/cuda-{release.replace('-', '.')}"
         manifest = {"cuda": {"name": "STAND-IN CUDA SDK", "version": version}}
@@ -138,6 +139,41 @@ def other_packages() -> Iterator[Package]:
                 "prerm": f"update-alternatives --remove cuda {directory} || true\n",
             },
         )
+
+
+_EXPORTER = """\
+[Unit]
+Description=NVIDIA DCGM-exporter service (stand-in of the metalserve lab)
+Wants=nvidia-dcgm.service
+After=nvidia-dcgm.service
+
+[Service]
+User=root
+StandardOutput=append:/var/dcgm-exporter.log
+StandardError=append:/var/dcgm-exporter.log
+ExecStart=/usr/bin/dcgm-exporter -f /etc/dcgm-exporter/default-counters.csv
+Restart=on-abort
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def exporter_package() -> Package:
+    """The DCGM exporter: its unit as the real package has it, and like there not enabled by installing it."""
+    counters = "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\n"
+    return Package(
+        "datacenter-gpu-manager-exporter",
+        "4.8.3-1",
+        "NVIDIA DCGM exporter",
+        relations={"Depends": "datacenter-gpu-manager-4-core"},
+        files={
+            "/usr/bin/dcgm-exporter": tool("dcgm-exporter", "4.8.3"),
+            "/usr/lib/systemd/system/nvidia-dcgm-exporter.service": unit(_EXPORTER),
+            "/etc/dcgm-exporter/default-counters.csv": File(counters),
+        },
+        scripts=service("nvidia-dcgm-exporter.service", enable=False),
+    )
 
 
 def _script(name: str) -> File:

@@ -134,6 +134,10 @@ def run(lab: Lab, tool: str, args: list[str]) -> int:
         from . import dcgm
 
         return dcgm.main(lab, args, _out, _err)
+    if tool == "dcgm-exporter":
+        from . import dcgm_exporter
+
+        return dcgm_exporter.main(lab, args, _out, _err)
     return _own(lab, tool, args)
 
 

@@ -146,14 +146,16 @@ def _nested(lab: Lab, found: list[tuple[int, Drive]]) -> dict[str, Any]:
 
 def _smart(lab: Lab) -> dict[str, int]:
     worn = lab.fault("nvme-worn") is not None
+    hot = lab.fault("nvme-hot") is not None
     names = (
         "data_units_read data_units_written host_read_commands host_write_commands controller_busy_time "
         "power_cycles power_on_hours unsafe_shutdowns media_errors num_err_log_entries warning_temp_time "
         "critical_comp_time"
     )
     return {
-        "critical_warning": 1 if worn else 0,  # bit 0: spare blocks below the threshold
-        "temperature": 310,  # kelvin
+        # bit 0: spare blocks below the threshold, bit 1: temperature above it
+        "critical_warning": (1 if worn else 0) | (2 if hot else 0),
+        "temperature": 351 if hot else 310,  # kelvin
         "avail_spare": 6 if worn else 100,
         "spare_thresh": 10,
         "percent_used": 104 if worn else 1,

@@ -30,6 +30,7 @@ class Gpu:
         self.lost = lab.fault("gpu-off-bus", position) is not None
         self.hot = lab.fault("thermal-throttle", position) is not None
         self.braked = lab.fault("power-brake", position) is not None
+        self.slowed = lab.fault("hw-slowdown", position) is not None
         self.ecc_off = lab.fault("ecc-off", position) is not None
         limited = lab.fault("power-limited", position)
         power = model["power"]
@@ -69,7 +70,7 @@ class Gpu:
     @property
     def event_mask(self) -> int:
         """Clocks-event (throttle) reasons, NVML bits: idle 0x1; HW slowdown 0x8, thermal 0x20, 0x40, brake 0x80."""
-        return (0x68 if self.hot else 0) | (0x88 if self.braked else 0) or 0x1
+        return (0x68 if self.hot else 0) | (0x88 if self.braked else 0) | (0x8 if self.slowed else 0) or 0x1
 
     @property
     def ecc(self) -> bool:
