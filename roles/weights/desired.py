@@ -109,14 +109,12 @@ def configure(node: Node, swarm: SwarmConfig | None = None) -> Desired:
     strays = [p for p in node.observed.files if p.startswith(f"{PACKAGE}/") and p.endswith(".py") and p not in written]
     job = job_of(settings, model, manifest_of(model), swarm)
     seeds = settings.staging.seed_minutes if swarm is not None else 0
-    seed_unit = f"{units.DIRECTORY}/{units.SEED}@.service"
-    unused = (seed_unit,) if not seeds and seed_unit in node.observed.files else ()
     wish = Desired(
         packages=(Package("python3"),),
         directories=(Directory(PACKAGE), Directory(CONFIGS)),
         files=(
             *(File(path, text) for path, text in written.items()),
-            *(File(path, None) for path in (*strays, *unused, OLD_SCRIPT)),
+            *(File(path, None) for path in (*strays, OLD_SCRIPT)),
             *(File(path, None) for path in node.observed.files if path.startswith(CONFIGS) and path.endswith(".tsv")),
             File(config_path(job.key), job.to_json()),
             *(
