@@ -475,10 +475,10 @@ def measure(run: Run, name: str, timeout_s: float) -> dict[str, Any]:
     run.stop()
     cores = (_used() - before) / seconds / (os.cpu_count() or 1)
     bad = {host: wrong(run.work, host) for host in hosts}
-    bad = {host: len(files) for host, files in bad.items() if files}
-    for host in bad:
+    lacking = {host: len(files) for host, files in bad.items() if files}
+    for host in lacking:
         print("\n".join((run.work / f"log-{host}").read_text().splitlines()[-8:]), file=sys.stderr)
-    return {"seconds": round(seconds, 2), "cores": round(cores, 2), "wrong": bad}
+    return {"seconds": round(seconds, 2), "cores": round(cores, 2), "wrong": lacking}
 
 
 def _used() -> float:

@@ -108,7 +108,7 @@ def configure(node: Node, swarm: SwarmConfig | None = None) -> Desired:
     # A module that this version does not have any more would still be found by `import`.
     strays = [p for p in node.observed.files if p.startswith(f"{PACKAGE}/") and p.endswith(".py") and p not in written]
     job = job_of(settings, model, manifest_of(model), swarm)
-    seeds = settings.staging.seed_minutes if sharing.shares(settings) else 0
+    seeds = settings.staging.seed_minutes if swarm is not None else 0
     wish = Desired(
         packages=(Package("python3"),),
         directories=(Directory(PACKAGE), Directory(CONFIGS)),

@@ -61,11 +61,13 @@ def configure(node: Node) -> Desired:
         MetalserveError: the secret cannot be read, or the torrent is of other files.
     """
     model, secret = node.settings.model, node.settings.staging.swarm_secret
+    unit = f"{units.DIRECTORY}/{units.SEED}@.service"
+    nothing = Desired(files=(File(unit, None),) if unit in node.observed.files else ())
     if model is None or secret is None or not shares(node.settings):
-        return Desired()
+        return nothing
     torrent = read_torrent(model, load_manifest(model.manifest))
     if torrent is None:
-        return Desired()
+        return nothing
     keys = credentials_of(resolve(secret).reveal(), node.name)
     return Desired(
         packages=(Package(ENGINE),),

@@ -103,7 +103,10 @@ def test_nothing_is_shared_where_it_is_not_wished(manifest: Path) -> None:
     assert sharing.check(node) == ()
     files = told(node)
     assert f"{DIRECTORY}/metalserve-weights-seed@.service" not in files
-    assert "Seed" not in files[f"{DIRECTORY}/metalserve-weights@.service"].content
+    assert "seed" not in files[f"{DIRECTORY}/metalserve-weights@.service"].content
+    before = f"{DIRECTORY}/metalserve-weights-seed@.service"
+    seen = node.with_observation(replace(node.observed, files={before: a_file(before)}))
+    assert f"file {before}: -> removed" in changes(role.configure(seen), seen)
 
 
 def test_without_a_torrent_all_is_fetched_directly_and_said(manifest: Path) -> None:

@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from metalserve.weights.agent.config import SwarmConfig
 from metalserve.weights.agent.engine import settings_of
 from tests.weights.source import Source, serving
@@ -29,6 +31,7 @@ def test_hosts_share_one_leaves_and_comes_back_another_joins_late(tmp_path: Path
         assert sum(sent(host)["source"] for host in fleet.hosts) < 2 * TOTAL, "three copies would be 3 x"
 
 
+@pytest.mark.slow
 def test_one_that_comes_later_takes_it_from_those_that_have_it(tmp_path: Path) -> None:
     with serving(Source(dict(MODEL))) as source:
         fleet = SwarmHosts(tmp_path, source.url, 2, swarm={"peers": ()})
@@ -71,6 +74,7 @@ def test_where_nothing_comes_the_rest_is_fetched_directly(tmp_path: Path) -> Non
         assert (big, 0) in source.requests and any(at > 0 for path, at in source.requests if path == big)
 
 
+@pytest.mark.slow
 def test_dead_peers_cost_nothing(tmp_path: Path) -> None:
     with serving(Source(dict(MODEL))) as source:
         fleet = SwarmHosts(tmp_path, source.url, 6)
@@ -89,6 +93,7 @@ def test_without_the_engine_or_the_torrent_all_is_fetched_directly(tmp_path: Pat
         assert "is not bencoded" in finished(fleet.start(1)) and fleet.hosts[1].right()
 
 
+@pytest.mark.slow
 def test_limits_hold(tmp_path: Path) -> None:
     limit = 1_000_000
     with serving(Source(dict(MODEL))) as source:

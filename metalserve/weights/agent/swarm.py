@@ -124,7 +124,7 @@ class _Filling:
         node, moved = self._node, time.monotonic()
         feeding = False
         have: Sequence[bool] = [False] * len(node.pieces)
-        last = -1
+        last, before = -1, 0
         try:
             while True:
                 trouble = self._listen()
@@ -138,6 +138,7 @@ class _Filling:
                 if not checking and all(have[index] for index in self._wanted):
                     return self._flushed(), have
                 if not checking:
+                    before = before if feeding else self._bytes(have)
                     at_peers = node.handle.piece_availability()
                     self._settle(have)
                     self._shares.update(have, at_peers, now, alone=self._too_slow(now, peers, source))
@@ -159,6 +160,11 @@ class _Filling:
                 self._open_to_gifts = False
                 self._room.notify_all()
             self._feeder.stop()
+            # what came twice, or wrong, is no more of the model
+            self._progress.found(self._bytes(have) - before - sum(self._counted))
+
+    def _bytes(self, have: Sequence[bool]) -> int:
+        return sum(self._node.pieces[index].length for index in self._wanted if have[index])
 
     def _listen(self) -> str:
         trouble = ""
