@@ -10,7 +10,6 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import gevent
@@ -24,7 +23,6 @@ from metalserve.desired.follow import FollowOf
 from metalserve.desired.model import Desired, NotYetKnown, Reboot, Watch
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
-from metalserve.planning.calibration import Learned
 from metalserve.pyinfra_seam.following import followed
 from metalserve.pyinfra_seam.hostrun import HostRun, current
 from metalserve.pyinfra_seam.judging import Check, ProofFailed, conclude, note_check
@@ -284,16 +282,6 @@ def record(name: str, words: str) -> None:
     current().report.proofs[name] = words
 
 
-def learn(learned: Learned) -> None:
-    """Keep, at the end of the run, what this host's launch taught the planner (`reports/calibration.json`)."""
-    current().report.learned = asdict(learned)
-
-
-def keep_loads(loads: Sequence[dict[str, Any]]) -> None:
-    """Keep the starts of this host's engines in the report (`metalserve.weights.loads.Load.as_dict`), oldest first."""
-    current().report.loads = list(loads)
-
-
 def _succeed(state: object, host: object) -> bool:
     return True
 
@@ -302,4 +290,4 @@ def _refuse(state: object, host: object) -> bool:
     return False
 
 
-__all__ = ["Change", "begin", "judge", "keep_loads", "learn", "prove", "record", "role", "stage", "tell"]
+__all__ = ["Change", "begin", "judge", "prove", "record", "role", "stage", "tell"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from metalserve.desired.model import Watch
 from metalserve.desired.node import Node
-from metalserve.pyinfra_seam.role import keep_loads, learn, prove, record, role, stage
+from metalserve.pyinfra_seam.remembering import keep_loads, learn
+from metalserve.pyinfra_seam.role import prove, record, role, stage
 from metalserve.releases import Release
 from metalserve.settings import HostSettings, ModelSettings
 from metalserve.verify.finding import Finding

@@ -48,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "uvicorn"
     sys_version = ""
     timeout = 65
+    disable_nagle_algorithm = True  # as uvicorn does; else the first token waits for an acknowledgement
     server: Server
     _status = 0
     _raw = b""
