@@ -1,6 +1,6 @@
 """Fan-out: the time until six hosts have a model, against the time of one host alone, on links of one shaped rate.
 
-    python bench/fanout.py [--mbit 200] [--mib 256] [--hosts 6] [--rounds 2] [--only NAME ...] [--python PYTHON]
+    python bench/fanout.py [--mbit 100] [--mib 256] [--hosts 6] [--rounds 2] [--only NAME ...] [--python PYTHON]
 
 A source and the hosts are network namespaces on one bridge; every link, the source's too, is shaped to the same rate
 in both directions (tc tbf). The ways: each host downloads all of it (star), a chain in which each host passes on what
@@ -503,7 +503,7 @@ def main() -> int:
         WORKERS[sys.argv[2]](*sys.argv[3:])
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mbit", type=float, default=200)
+    parser.add_argument("--mbit", type=float, default=100)
     parser.add_argument("--source-mbit", type=float, default=0, help="rate of the source's link, 0 for the same")
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--hosts", type=int, default=6)
@@ -556,7 +556,7 @@ def main() -> int:
                 _wait_for_server(prefix)
                 for _ in range(arguments.rounds):
                     for name in names:
-                        results[name].append(measure(run, name, 20 * total * 8 / 1e6 / source_mbit))
+                        results[name].append(measure(run, name, 8 * total * 8 / 1e6 / source_mbit))
                         print(f"  {name}: {results[name][-1]}", file=sys.stderr, flush=True)
             finally:
                 run.stop()
