@@ -49,7 +49,7 @@ def test_every_field_is_documented() -> None:
 UNKNOWN = [
     ({"engine": {"prot": 1}}, "engine.prot: unknown setting (did you mean 'port'?)"),
     ({"engin": {}}, "engin: unknown setting (did you mean 'engine'?)"),
-    ({"port": 8001}, "port: unknown setting (did you mean 'engine.port' or 'router.port'?)"),
+    ({"port": 8001}, "port: unknown setting (did you mean 'staging.port' or 'engine.port'?)"),
     ({"ssh_hostnam": "x"}, "ssh_hostnam: unknown setting (did you mean 'ssh_hostname'?)"),
     ({"_sduo": True}, "_sduo: unknown setting (did you mean '_sudo'?)"),
     ({"cuda": {"zzz": 1}}, "cuda.zzz: unknown setting; known here: toolkit"),
