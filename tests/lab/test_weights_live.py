@@ -84,10 +84,6 @@ def settings(model: Model, *, rate: float = 8, **more: Any) -> dict[str, Any]:
     return {NODE: {**told, **model.settings(**more)}}
 
 
-def unit(model: Model) -> str:
-    return f"metalserve-weights@{model.key}.service"
-
-
 def progress(fleet: Fleet, model: Model) -> dict[str, Any]:
     said = fleet.lab.ssh(NODE, f"cat /run/metalserve/weights/{model.key}.json").stdout
     found: dict[str, Any] = json.loads(said) if said else {}
@@ -160,7 +156,7 @@ def test_a_killed_controller_ends_nothing_and_the_next_follows(
     places = "/etc /run/systemd /var/log /proc/[0-9]*/cmdline /proc/[0-9]*/environ"
     holders = fleet.lab.ssh(NODE, f"grep -rlF -f /dev/stdin {places} 2>/dev/null; true", stdin=f"{TOKEN}\n").stdout
     assert holders == "", holders
-    began = fleet.lab.ssh(NODE, f"systemctl show -p InvocationID --value {unit(model)}").stdout
+    began = progress(fleet, model)["started_at"]
     later = wait_for_bytes(fleet, model, came + 4 * MIB)
     looked = command(fleet, overrides, "status", "--json")
     (told,) = json.loads(looked.stdout)["hosts"][0]["models"]
@@ -169,7 +165,7 @@ def test_a_killed_controller_ends_nothing_and_the_next_follows(
     run = fleet.run(deploy=DEPLOY, overrides=overrides)
     assert "follow the staging of lab/large" in run.out, run.out
     assert re.search(r"fetching: 0\.\d\d of 0\.25 GiB, \d\.\d MiB/s, about \d+ (s|min) left", run.out), run.out
-    assert fleet.lab.ssh(NODE, f"systemctl show -p InvocationID --value {unit(model)}").stdout == began
+    assert progress(fleet, model)["started_at"] == began, "the same unit, to its end"
     assert fleet.lab.ssh(NODE, f"test -e {secret}").returncode == 1, "gone with the unit, without the controller"
     finished(fleet, model, run, overrides)
     assert command(fleet, overrides, "status").returncode == 0
