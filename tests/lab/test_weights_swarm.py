@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from metalserve.lab.api import Lab
 from metalserve.weights.agent.config import WantedFile
 from metalserve.weights.agent.torrent import make_torrent, piece_size_for
-from metalserve.weights.manifest import manifest_from_directory, write_manifest
+from metalserve.weights.manifest import Manifest, ManifestFile, write_manifest
 from tests.lab.conftest import beside
 from tests.lab.fleet import Fleet
 
@@ -46,7 +47,12 @@ def settings(lab: Lab) -> dict[str, Any]:
     for number in range(4):
         (place / f"part-{number}.safetensors").write_bytes(generator.randbytes(MIB * 2**20 // 4 + number))
     (place / "config.json").write_text("{}")
-    manifest = manifest_from_directory(place, "lab/shared", REVISION)
+    contents = {path.name: path.read_bytes() for path in sorted(place.iterdir())}
+    listed = [
+        ManifestFile(path=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
+    ]
+    manifest = Manifest(repository="lab/shared", revision=REVISION, files=listed)
     path = lab.layout.root / "shared.yaml"
     write_manifest(manifest, path)
     files = [WantedFile(each.path, each.size, each.sha256) for each in manifest.files]
