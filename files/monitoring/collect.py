@@ -213,19 +213,29 @@ def drives(config: Config) -> Iterator[Metric]:
 
 
 def weights(config: Config) -> Iterator[Metric]:
-    """When the served weights were last proved: what the marker says, else when it was written."""
+    """When every byte of the served weights was last proved: at publishing, or by a full check since."""
     for each in config["weights"]:
         path = each["marker"]
         try:
             when, text = os.stat(ROOT + path).st_mtime, read(path)
         except OSError:
             continue  # nothing is published: there is nothing that could be old
-        with contextlib.suppress(ValueError):
-            marker = json.loads(text)
-            if isinstance(marker, dict) and isinstance(marker.get("verified_at"), (int, float)):
-                when = float(marker["verified_at"])
+        when = _data(text).get("published_at") or when
+        directory = os.path.dirname(path)
+        # The agent keeps what its last full check said beside the published directory. Wrong bytes: never proved.
+        with contextlib.suppress(OSError):
+            checked = _data(read(f"{os.path.dirname(directory)}/.checked-{os.path.basename(directory)}"))
+            when = 0 if checked.get("problems") else max(when, checked.get("at") or 0)
         labels = {"model": each["model"], "revision": each["revision"]}
         yield "weights_verified_timestamp_seconds", labels, round(when)
+
+
+def _data(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def release(config: Config) -> Iterator[Metric]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from metalserve.cli.audit import command
 from metalserve.errors import MetalserveError
+from metalserve.paths import ROOT
 from metalserve.report.history import keep
 from tests.audit.samples import finding, report, verified_host
 
@@ -24,7 +28,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*args: str) -> Result:
+    assert "--inventory" not in args, "reading one puts gevent in place of threads for all tests after it: `apart`"
     return CliRunner().invoke(command, list(args), catch_exceptions=False)
+
+
+def apart(*args: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "metalserve", "audit", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
 
 
 def written(directory: Path, data: dict[str, Any], name: str = "run.json") -> str:
@@ -56,9 +72,7 @@ def test_the_reports_that_runs_leave_are_found(here: Path) -> None:
 
 
 def test_an_inventory_alone_gives_all_its_hosts(here: Path) -> None:
-    from metalserve.paths import ROOT
-
-    data = json.loads(run("--inventory", str(ROOT / "inventories" / "prod.py"), "--json").stdout)
+    data = json.loads(apart("--inventory", str(ROOT / "inventories" / "prod.py"), "--json").stdout)
     assert len(data["nodes"]) >= 2
     assert all(node["in_inventory"] for node in data["nodes"].values())
     assert all(node["verified"]["verdict"] == "never" for node in data["nodes"].values())
@@ -116,8 +130,6 @@ def test_the_terminal_says_what_is_not_proved(here: Path) -> None:
 
 
 def test_the_keys_are_those_of_the_documentation(here: Path) -> None:
-    from metalserve.paths import ROOT
-
     _, _, words = (ROOT / "docs" / "cost-audit-schema.md").read_text().partition("## `metalserve audit --json`")
     documented = set(re.findall(r"`([a-z_]+)`", words))
     file = written(here, report(verified_host(), verifies=True))
@@ -137,7 +149,7 @@ def test_an_inventory_with_a_report_gives_plan_manifest_and_every_refused_host(h
     hosts = [("n1", good), ("n2", good), ("wrong", {"release": "2026.11-lts", "modle": {}})]
     inventory.write_text(f"nodes = {hosts!r}\n")
     file = written(here, report(verified_host("n1"), verifies=True))
-    nodes = json.loads(run("--inventory", str(inventory), "--report", file, "--json").stdout)["nodes"]
+    nodes = json.loads(apart("--inventory", str(inventory), "--report", file, "--json").stdout)["nodes"]
     assert set(nodes) == {"n1", "n2", "wrong"}
     plan = nodes["n1"]["items"]["plan"]
     assert plan["state"] == "wanted"

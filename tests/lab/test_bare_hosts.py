@@ -76,6 +76,7 @@ def test_a_dry_run_says_what_would_change_and_what_is_known_later(bare: Fleet) -
     assert bare.lab.ssh("node", "ls /etc/metalserve /usr/local/lib/metalserve").returncode != 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_again_and_again_ends_well(bare: Fleet) -> None:
     lab = bare.lab
     lab.ssh("strange", "printf 'ID=arch\\nPRETTY_NAME=\"Arch Linux\"\\n' >/etc/os-release")

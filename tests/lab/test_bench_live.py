@@ -14,7 +14,7 @@ import pytest
 from metalserve.paths import ROOT
 from tests.lab.fleet import Fleet
 
-pytestmark = [pytest.mark.lab, pytest.mark.fleet]
+pytestmark = [pytest.mark.lab, pytest.mark.fleet, pytest.mark.slow]
 
 
 def bench(fleet: Fleet, *arguments: str, rc: int = 0) -> str:

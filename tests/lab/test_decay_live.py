@@ -16,7 +16,7 @@ from metalserve.lab.sim.grub import newer
 from metalserve.paths import ROOT
 from tests.lab.fleet import Fleet
 
-pytestmark = [pytest.mark.lab, pytest.mark.fleet]
+pytestmark = [pytest.mark.lab, pytest.mark.fleet, pytest.mark.slow]
 
 CONVERGE = "tests/lab/decay_deploy.py"
 """Base, driver and next boot alone: what is proved here needs no engine, and the time of the tests is short."""

@@ -125,6 +125,7 @@ def test_a_stuck_engine_fails_its_host_until_it_can_be_restarted(serving: Fleet,
     assert serving.run("--limit", PCIE).rc == 0, "all engines again"
 
 
+@pytest.mark.slow
 def test_an_unreachable_host_is_told_and_the_others_go_on(serving: Fleet, hurt: set[str]) -> None:
     hurt.add(PCIE)
     serving.lab.fault(PCIE, "unreachable")

@@ -30,7 +30,7 @@ from tests.lab.watching import WATCHER, Receiver, Watching
 from tests.lab_sim.machine import Machine
 from tests.monitoring.names import metrics
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 ALONE = """\
 release: 2026.11-lts

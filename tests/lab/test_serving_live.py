@@ -14,7 +14,7 @@ import pytest
 from tests.lab.fleet import Fleet
 from tests.lab.test_main_job import BRIDGED, ENGINES
 
-pytestmark = [pytest.mark.lab, pytest.mark.fleet]
+pytestmark = [pytest.mark.lab, pytest.mark.fleet, pytest.mark.slow]
 
 QUICK: dict[str, Any] = {"stall_timeout_s": 6, "start_timeout_s": 60, "restart_delay_s": 1}
 PID = "docker inspect -f '{{.State.Pid}}' metalserve-vllm-%d"

@@ -134,6 +134,7 @@ def test_an_unknown_depth_is_refused_before_contact(verify: Verify) -> None:
     assert "verify.depth: must be one of 'quick', 'standard' or 'deep'" in out and "Connected" not in out
 
 
+@pytest.mark.slow
 def test_a_healthy_host_is_measured_and_becomes_its_baseline(verify: Verify) -> None:
     rc, out, report = verify.run("depth=standard", "soak_seconds=5", "stop_engines=true")
     assert rc == 0, out
@@ -159,6 +160,7 @@ def test_a_gpu_that_heat_slows_is_found_by_its_drift(verify: Verify) -> None:
     assert status(report, "soak-drift", "GPU 0") == status(report, "soak-throttle", "GPU 0") == {"ok"}
 
 
+@pytest.mark.slow
 def test_a_killed_controller_leaves_a_measurement_that_the_next_one_follows(verify: Verify) -> None:
     first = verify.start("depth=standard", "soak_seconds=25", "stop_engines=true")
     verify.soaking(first)

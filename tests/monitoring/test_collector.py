@@ -221,10 +221,23 @@ def test_an_xid_is_as_old_as_its_count(host: Host) -> None:
     assert again['metalserve_xid_last_timestamp_seconds{xid="79"}'] == 1_700_000_000, "its count is the journal's"
 
 
-def test_weights_that_say_when_they_were_verified_are_believed(host: Host) -> None:
-    host.file("/srv/models/m/.marker", json.dumps({"format": 2, "verified_at": 1_800_000_000.4}))
+@pytest.mark.parametrize(
+    ("checked", "expected"),
+    [
+        (None, 1_800_000_000),
+        ({"at": 1_800_000_500, "problems": {}}, 1_800_000_500),
+        ({"at": 1_700_000_000, "problems": {}}, 1_800_000_000),
+        ({"at": 1_800_000_500, "problems": {"a.safetensors": "SHA-256"}}, 0),
+    ],
+)
+def test_weights_are_as_old_as_their_last_full_check(
+    host: Host, checked: dict[str, object] | None, expected: int
+) -> None:
+    host.file("/srv/models/m/.marker", json.dumps({"format": 2, "published_at": 1_800_000_000}))
+    if checked is not None:
+        host.file("/srv/models/.checked-m", json.dumps(checked))
     told = host.collect()
-    assert [v for name, v in told.items() if "weights_verified" in name] == [1_800_000_000]
+    assert [v for name, v in told.items() if "weights_verified" in name] == [expected]
 
 
 def test_nothing_is_made_up_on_a_host_without_gpus_weights_or_engines(host: Host) -> None:
