@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from metalserve.cli import main, weights_hosts
+from metalserve.converge import selection
 from metalserve.pyinfra_seam.asking import Told
 from metalserve.settings import HostSettings
 from tests.weights.test_fleet import KEY, lines, settings, status
@@ -72,7 +74,14 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
         made.settings = {name: each for name, each in known.items() if wanted(name, each)}
         yield made
 
+    def read(path: str) -> tuple[list[tuple[str, dict[str, Any]]], dict[str, list[str]]]:
+        # pyinfra's own reader would put gevent in place of threads, for every test after this one
+        told: dict[str, Any] = {}
+        exec(Path(path).read_text(), told)
+        return told["nodes"], {"nodes": [name for name, _ in told["nodes"]]}
+
     monkeypatch.setattr(weights_hosts, "connected", connected)
+    monkeypatch.setattr(selection, "load_hosts_and_groups", read)
     return made
 
 
