@@ -120,7 +120,9 @@ def test_a_baseline_stands_for_a_measurement(tmp_path: Path, monkeypatch: pytest
     kept = {"started": "2026-11-25T10:00:00Z", "figures": {"busbw": 22.0}, "gpus": ["GPU-1", "GPU-2", "GPU-3", "GPU-4"]}
     (tmp_path / "gpu1.json").write_text(json.dumps(kept))
     inventory = tmp_path / "inventory.py"
-    inventory.write_text('gpu = [("gpu1", {"release": "2026.11-lts", "engine": {"intent": "throughput"}})]\n')
+    hosts = [("gpu1", {"release": "2026.11-lts", "engine": {"intent": "throughput"}})]
+    # pyinfra's own reader would put gevent in place of threads, for every test after this one
+    monkeypatch.setattr("metalserve.pyinfra_seam.inventory.load_inventory", lambda path: hosts)
     args = ("--inventory", str(inventory), "--report", report(tmp_path), "--host", "gpu1")
     _, text = run(*args, "--model", "Llama-3.3-70B-Instruct")
     assert "22 GB/s measured on this host over 4 GPUs" in text
