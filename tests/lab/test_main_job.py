@@ -48,6 +48,7 @@ def test_dry_and_drift_agree_that_there_is_nothing_to_do(serving: Fleet) -> None
     assert "3 of 3 hosts as they should be" in done.stdout
 
 
+@pytest.mark.slow
 def test_drift_on_one_host_is_named_and_mended_there_alone(serving: Fleet) -> None:
     serving.lab.ssh(PCIE, "echo '# by hand' >>/etc/sysctl.d/90-metalserve.conf; systemctl disable --now chrony")
     dry = serving.run("--dry")

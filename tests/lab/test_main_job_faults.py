@@ -91,6 +91,7 @@ def test_a_fault_fails_its_host_alone(serving: Fleet, hurt: set[str], case: str)
         assert {f["status"] for f in proof.report["hosts"][host]["findings"]} <= {"ok", "skipped"}
 
 
+@pytest.mark.slow
 def test_what_the_run_can_mend_it_mends(serving: Fleet, hurt: set[str]) -> None:
     """A mismatched driver is rebooted into the right one; a full drive is a warning while all is served."""
     hurt |= {BRIDGED, PCIE}

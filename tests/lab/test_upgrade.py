@@ -55,6 +55,7 @@ def test_a_driver_that_does_not_load_is_rolled_back(upgrades: Upgrades) -> None:
     assert upgrades.fleet.token(BRIDGED)
 
 
+@pytest.mark.slow
 def test_a_patch_level_is_exchanged_without_a_reboot_and_only_once(upgrades: Upgrades) -> None:
     fleet = upgrades.fleet
     before = upgrades.boot(BRIDGED)
