@@ -7,7 +7,7 @@ changes another host, and one that is not part of the run, or failed in it, is k
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gevent
@@ -50,18 +50,7 @@ def others() -> tuple[Seen, ...]:
     Raises:
         SettingsError: a host's settings are refused.
     """
-    run = current()
-    runs = known_runs(run.state)
-    found = []
-    for host in run.state.inventory:
-        own = runs.get(host.name)
-        if run.state.is_host_in_limit(host) and host is not run.host:
-            own = _observed(run, host)
-        known = own.node if own is not None else None
-        settings = known.settings if known is not None else _settings(host)
-        seen = known.observed if known is not None and known.observed.facts else None
-        found.append(Seen(host.name, _address(host), settings, seen, _groups(run.state.inventory, host)))
-    return tuple(found)
+    return _every(wait=True)
 
 
 def fleet() -> tuple[Seen, ...]:
@@ -70,13 +59,21 @@ def fleet() -> tuple[Seen, ...]:
     Raises:
         SettingsError: a host's settings are refused.
     """
+    return tuple(replace(each, observed=None) for each in _every(wait=False))
+
+
+def _every(*, wait: bool) -> tuple[Seen, ...]:
     run = current()
     runs = known_runs(run.state)
     found = []
     for host in run.state.inventory:
         own = runs.get(host.name)
-        settings = own.node.settings if own is not None and own.node is not None else _settings(host)
-        found.append(Seen(host.name, _address(host), settings, None, _groups(run.state.inventory, host)))
+        if wait and run.state.is_host_in_limit(host) and host is not run.host:
+            own = _observed(run, host)
+        known = own.node if own is not None else None
+        settings = known.settings if known is not None else _settings(host)
+        seen = known.observed if known is not None and known.observed.facts else None
+        found.append(Seen(host.name, _address(host), settings, seen, _groups(run.state.inventory, host)))
     return tuple(found)
 
 
