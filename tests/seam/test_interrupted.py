@@ -108,22 +108,25 @@ def test_a_second_ctrl_c_does_not_cost_the_report(seam: Seam, started: Started) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_next_run_waits_for_what_the_dead_one_left_and_goes_on(
-    seam: Seam, started: Started, number: signal.Signals
+    seam: Seam, started: Started, number: signal.Signals, tmp_path: Path
 ) -> None:
     started.process.send_signal(number)
     started.end()
     assert not started.ended.exists()  # its script is still at work on the host
-    environment = seam.environment()
-    again = subprocess.Popen(
-        seam.command("-y"), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    time.sleep(4)
-    assert again.poll() is None
-    assert not (seam.root / "mark").exists()
-    started.let_go()
-    out, _ = again.communicate(timeout=60)
-    assert again.returncode == 0, out
-    assert "waiting for a script that an earlier run left on this host (process " in out
+    environment = seam.environment() | {"PYTHONUNBUFFERED": "1"}
+    said = tmp_path / "said"
+    waits = "waiting for a script that an earlier run left on this host (process "
+    with said.open("w") as output:
+        again = subprocess.Popen(
+            seam.command("-y"), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
+        # however long a busy machine takes to get there
+        wait_for(lambda: waits in said.read_text() or again.poll() is not None, seconds=90)
+        assert again.poll() is None, said.read_text()
+        assert not (seam.root / "mark").exists()
+        started.let_go()
+        again.wait(timeout=90)
+    assert again.returncode == 0, said.read_text()
     assert (seam.root / "mark").exists()
 
 
