@@ -69,6 +69,7 @@ async def run_plans(
         to(side)
         async with open_session(insecure=plan.insecure) as session:
             found[side] = await ready_of(session, endpoint, plan)
+    own = {side: each.described()["endpoint"] for side, each in found.items()}
     shortest = min(each.endpoint.context or 32_768 for each in found.values())
     for each in found.values():  # both get the same texts, sized by A's tokenizer
         each.per_word = found["A"].per_word
@@ -83,7 +84,8 @@ async def run_plans(
             blocks.append({"side": side, **step})
             say(f"{side} {pair + 1}/{pairs}: {told(step)}")
     head = found["A"].described()
-    head["endpoints"] = {"A": head.pop("endpoint"), "B": found["B"].described()["endpoint"]}
+    head.pop("endpoint")
+    head["endpoints"] = own
     return document(
         "ab",
         started,

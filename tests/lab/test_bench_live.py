@@ -89,7 +89,7 @@ def test_two_engines_of_one_kind_do_not_differ(serving: Fleet, tmp_path: Path) -
 
 def test_two_plans_of_one_node_in_turn(serving: Fleet, tmp_path: Path) -> None:
     host, out = serving.lab.hosts[-1], tmp_path / "plans.json"
-    words = ["plans", "inventories/lab.py", host, "--b", "engine.max_model_len=1024", "--clients", "2", "--pairs", "3",
+    words = ["plans", "inventories/lab.py", host, "--b", "engine.max_model_len=512", "--clients", "2", "--pairs", "3",
              "--window", "4", "--warmup", "1", "--prompt-tokens", "40", "--answer-tokens", "40", "--out", str(out)]  # fmt: skip
     assert "would replace the engine" in bench(serving, *words, rc=3)
     said = bench(serving, *words, "--yes")
@@ -97,7 +97,7 @@ def test_two_plans_of_one_node_in_turn(serving: Fleet, tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     assert [step["side"] for step in result["steps"]] == list("BAABBA")
     assert all(step["completed"] and step["counters_agree"] for step in result["steps"])
-    assert result["endpoints"]["B"]["max_model_len"] == 1024 != result["endpoints"]["A"]["max_model_len"]
+    assert result["endpoints"]["B"]["max_model_len"] == 512 != result["endpoints"]["A"]["max_model_len"]
     # the inventory's own plan is in service again
     again = serving.run("--limit", host)
     assert again.rc == 0 and "nothing changed" in again.out
