@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from metalserve import __version__
 from metalserve.audit.record import STATES, Audit, State
-from metalserve.paths import FILES
+from metalserve.report.framing import environment, style
 
 MARKS: dict[State, str] = {"proved": "✓", "seen": "·", "wanted": "○", "differs": "✕", "none": "–", "unknown": "?"}
 """Beside each state's word, so that it does not hang on a colour."""
@@ -24,7 +20,7 @@ def html_page(audit: Audit) -> str:
     for node in audit.nodes:
         states += node.states
     return (
-        _environment()
+        environment("audit")
         .get_template("page.html.j2")
         .render(
             audit=audit,
@@ -33,25 +29,7 @@ def html_page(audit: Audit) -> str:
             columns=COLUMNS,
             labels={item.name: item.label for node in audit.nodes[:1] for item in node.items},
             simulated=[node.name for node in audit.nodes if node.simulated],
-            style=Markup(_style()),  # noqa: S704 (files of ours, no value is in them)
+            style=style("audit"),
             version=__version__,
         )
-    )
-
-
-@cache
-def _style() -> str:
-    sheets = (FILES / "report" / "page.css", FILES / "audit" / "page.css")
-    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(FILES / "audit"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
     )

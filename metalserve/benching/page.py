@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from metalserve.benching.charts import Chart, Line, svg
 from metalserve.benching.compare import words
 from metalserve.catalogue.clock_reasons import reason_named
-from metalserve.paths import FILES
+from metalserve.report.framing import environment, style
 
 _SMOOTH_S = 5
 """Seconds over which the throughput's curve is averaged."""
@@ -19,19 +16,18 @@ _SMOOTH_S = 5
 
 def html_page(result: Mapping[str, Any]) -> str:
     """Return the page of a result; every value of it is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(FILES / "bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    style = (FILES / "report/page.css").read_text() + (FILES / "bench/page.css").read_text()
     steps = result.get("steps", [])
-    return environment.get_template("page.html.j2").render(
-        result=result,
-        steps=steps,
-        unit="clients" if steps and steps[0]["mode"] == "closed" else "requests/s",
-        charts=[svg(chart) for chart in _charts(result, steps)],
-        compared=words(result["comparison"]["changes"]) if "comparison" in result else [],
-        style=Markup(style),  # noqa: S704 (files of ours)
+    return (
+        environment("bench")
+        .get_template("page.html.j2")
+        .render(
+            result=result,
+            steps=steps,
+            unit="clients" if steps and steps[0]["mode"] == "closed" else "requests/s",
+            charts=[svg(chart) for chart in _charts(result, steps)],
+            compared=words(result["comparison"]["changes"]) if "comparison" in result else [],
+            style=style("bench"),
+        )
     )
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from metalserve import __version__
 from metalserve.economics.comparison import Comparison
 from metalserve.economics.options import PARTS, tokens
 from metalserve.economics.plots import curves, load_plot, option_class, part_class, stacks, tornado_plot
 from metalserve.economics.verdict import break_even_words, verdict, warnings
-from metalserve.paths import FILES
+from metalserve.report.framing import environment, style
 
 
 def html_page(result: Comparison) -> str:
@@ -36,30 +35,17 @@ def html_page(result: Comparison) -> str:
             parts=[part for part in PARTS if any(row.parts.get(part) for row in rows)],
             tornadoes=[(row, tornado_plot(row, result.tornadoes[row.option])) for row in first],
             load=load_plot(case.loads),
-            style=Markup(_style()),  # noqa: S704 (files of ours, no value is in them)
+            style=style("cost"),
             version=__version__,
         )
     )
 
 
 @cache
-def _style() -> str:
-    sheets = (FILES / "report" / "page.css", FILES / "cost" / "page.css")
-    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
-
-
-@cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(FILES / "cost"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.globals.update(option_class=option_class, part_class=part_class, money=_money)
-    return environment
+    found = environment("cost")
+    found.globals.update(option_class=option_class, part_class=part_class, money=_money)
+    return found
 
 
 def _money(value: float | None) -> str:

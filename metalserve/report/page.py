@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from metalserve import __version__
 from metalserve.paths import FILES
 from metalserve.report.collector import no_collection
 from metalserve.report.figures import Figure, backend, figures, gpu_count, sweep, troubles
+from metalserve.report.framing import environment, style
 from metalserve.report.identity import gpu_spec
 from metalserve.report.links import Matrix, gpu_links, matrix
 from metalserve.report.model import (
@@ -140,7 +141,7 @@ def _page(report: Report) -> str:
                 if there
             ],
             present=[s for s in STATUSES if any(n.host.counts[s] for n in nodes)],
-            style=Markup(_read("page.css")),  # noqa: S704 (likewise)
+            style=style("report"),
             script=script,
             script_digest=digest,
             version=__version__,
@@ -241,19 +242,10 @@ def _read(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(FILES / "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.filters["significant"] = _significant
-    environment.filters["size"] = _size
-    environment.filters["code"] = _code
-    environment.globals.update(marks=MARKS, gpu_links=gpu_links)
-    return environment
+    found = environment("report")
+    found.filters |= {"significant": _significant, "size": _size, "code": _code}
+    found.globals.update(marks=MARKS, gpu_links=gpu_links)
+    return found
 
 
 def _significant(value: float | None, digits: int = 3) -> str:
