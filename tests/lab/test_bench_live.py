@@ -17,10 +17,10 @@ from tests.lab.fleet import Fleet
 pytestmark = [pytest.mark.lab, pytest.mark.fleet, pytest.mark.slow]
 
 
-def bench(fleet: Fleet, *arguments: str, rc: int = 0) -> str:
+def bench(fleet: Fleet, *arguments: str, rc: int = 0, timeout_s: float = 600) -> str:
     command = [sys.executable, "-m", "metalserve", "bench", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=fleet.environment(), capture_output=True, text=True, timeout=600, check=False
+        command, cwd=ROOT, env=fleet.environment(), capture_output=True, text=True, timeout=timeout_s, check=False
     )
     assert done.returncode == rc, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -92,7 +92,7 @@ def test_two_plans_of_one_node_in_turn(serving: Fleet, tmp_path: Path) -> None:
     words = ["plans", "inventories/lab.py", host, "--b", "engine.max_model_len=512", "--clients", "2", "--pairs", "3",
              "--window", "4", "--warmup", "1", "--prompt-tokens", "40", "--answer-tokens", "40", "--out", str(out)]  # fmt: skip
     assert "would replace the engine" in bench(serving, *words, rc=3)
-    said = bench(serving, *words, "--yes")
+    said = bench(serving, *words, "--yes", timeout_s=1800)
     assert said.count("is in service") == 5 and f"putting {host}'s own plan back" in said
     result = json.loads(out.read_text())
     assert [step["side"] for step in result["steps"]] == list("BAABBA")
