@@ -108,7 +108,7 @@ class Database:
             for line in connection.execute(f"PRAGMA quick_check({table})"):
                 if line[0] != "ok":
                     raise sqlite3.DatabaseError(str(line[0]))
-        journal = _journal(connection)
+        journal = _journal(connection, journal_mode(self.path.resolve(), _mounts()))
         # Without WAL the directory entry of the rollback journal must reach the disk too: EXTRA.
         connection.execute(f"PRAGMA synchronous = {'FULL' if journal == 'wal' else 'EXTRA'}")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -175,22 +175,59 @@ def _private(path: Path) -> None:
         )  # fmt: skip
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # else a power cut could take the new file's name with it
+        finally:
+            os.close(directory)
     except FileExistsError:
         # By its path: to close a second descriptor of a database's file gives up the locks of this whole process.
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
 
 
-def _journal(connection: sqlite3.Connection) -> str:
-    """Switch to a write-ahead log where the file system allows it; return the mode that is in force."""
+def _journal(connection: sqlite3.Connection, mode: str) -> str:
+    """Switch to a journal mode, as far as SQLite can do it here; return the mode that is in force."""
     end = time.monotonic() + BUSY_S
     while True:
         try:
-            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+            return str(connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0])
         except sqlite3.OperationalError as error:  # the switch does not wait as other statements do
             if "locked" not in str(error) or time.monotonic() > end:
                 raise
             time.sleep(0.01)
+
+
+def journal_mode(path: Path, mounts: str) -> str:
+    """Return the journal mode for a file: a write-ahead log, but not over a network.
+
+    The log's index is memory that processes share, and no network file system shares memory between machines (SQLite's
+    page on WAL).
+
+    Args:
+        path: the file, absolute and resolved.
+        mounts: the content of /proc/self/mountinfo.
+    """
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, own = before.split(), after.split()
+        if len(fields) < 5 or not own:
+            continue
+        mount = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
+        if path.is_relative_to(mount) and len(mount) >= len(best):  # of two on one place the later lies on top
+            best, kind = mount, own[0]
+    return "DELETE" if kind in _NETWORK or kind.startswith("fuse.") else "WAL"
+
+
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs", "beegfs", "virtiofs")
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/self/mountinfo").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

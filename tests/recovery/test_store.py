@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metalserve.errors import MetalserveError
 from metalserve.recovery.actor import alive, this_actor
-from metalserve.recovery.database import APPLICATION, BUSY_S, Database, migrations
+from metalserve.recovery.database import APPLICATION, BUSY_S, Database, journal_mode, migrations
 from metalserve.recovery.ports import Forbidden, Remembers
 from metalserve.recovery.store import Store
 from metalserve.recovery.values import Attempt, BreakerState, Mark, Sighting, Step, Subject
@@ -413,6 +413,42 @@ class TestMigrations:
         path = tmp_path / "recovery.db"
         path.touch()
         assert Store(path).open_attempts() == []
+
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:40 / /srv rw - nfs4 filer:/srv rw,vers=4.2
+31 30 254:1 / /srv/with\\040space rw - xfs /dev/vdb rw
+32 22 0:41 / /home/eve rw - fuse.sshfs eve@far: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [
+        ("/var/lib/metalserve/recovery.db", "WAL"),
+        ("/srv/recovery.db", "DELETE"),
+        ("/srv/with space/recovery.db", "WAL"),
+        ("/srv2/recovery.db", "WAL"),
+        ("/home/eve/state/recovery.db", "DELETE"),
+    ],
+)
+def test_no_shared_memory_over_a_network(path: str, mode: str) -> None:
+    assert journal_mode(Path(path), MOUNTS) == mode
+    assert journal_mode(Path(path), "") == "WAL"
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_the_mode_is_in_force_and_writes_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr("metalserve.recovery.database.journal_mode", lambda path, mounts: mode)
+    store = Store(tmp_path / "recovery.db")
+    with store._database.read() as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == mode.lower()
+        assert connection.execute("PRAGMA synchronous").fetchone()[0] == (2 if mode == "WAL" else 3)
+    begun(store)
+    assert len(other(store).open_attempts()) == 1
 
 
 def test_a_file_kept_locked_gets_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
