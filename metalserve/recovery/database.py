@@ -87,14 +87,15 @@ class Database:
             if self._connection is None or self._process != os.getpid():
                 raise RuntimeError("a store is used by the process that opened it, until it is closed")
             connection = self._connection
-            connection.execute(begin)
             try:
+                connection.execute(begin)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
                 # SQLite has gone back already after some errors (disk full); a second ROLLBACK is an error then.
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    with contextlib.suppress(sqlite3.Error):  # what is reported is the error before
+                        connection.execute("ROLLBACK")
                 raise
 
     def _prepare(self, connection: sqlite3.Connection, steps: Sequence[tuple[int, str]]) -> None:
@@ -147,6 +148,8 @@ class Database:
             else:
                 what, remedy = f"cannot be used: {text}", "check the disk (full, read-only?) and the file's owner"
             raise MetalserveError(what, where=str(self.path), remedy=remedy) from error
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError) as error:
+            raise MetalserveError(f"cannot take what was to be written: {error}", where=str(self.path)) from error
         except (sqlite3.DatabaseError, DamagedRow) as error:
             raise MetalserveError(f"is damaged: {error}", where=str(self.path), remedy=_DAMAGED) from error
         except OSError as error:

@@ -232,6 +232,16 @@ def test_marks(store: Store) -> None:
     ]
 
 
+def test_what_has_no_place_in_it_is_refused_and_nothing_is_kept(store: Store) -> None:
+    with pytest.raises(MetalserveError, match="cannot take what was to be written: CHECK constraint failed"):
+        store.mark(Mark("h", "holiday", "eve", "", 1.0))  # type: ignore[arg-type]
+    with pytest.raises(MetalserveError, match="cannot take what was to be written"):
+        begun(store, now=float("nan"))
+    assert store.marks(2.0) == []
+    assert store.memory(2.0).locks == ()
+    assert begun(store).id > 0
+
+
 def test_sightings_are_kept_a_week(store: Store) -> None:
     first, second = Sighting("a", 10.0, ("gpu-fault",), {"rack": "r1"}), Sighting("b", 20.0, ())
     store.saw(second)
