@@ -150,7 +150,7 @@ class Database:
             raise MetalserveError(what, where=str(self.path), remedy=remedy) from error
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError) as error:
             raise MetalserveError(f"cannot take what was to be written: {error}", where=str(self.path)) from error
-        except (sqlite3.DatabaseError, DamagedRow) as error:
+        except (sqlite3.DatabaseError, DamagedRow, UnicodeDecodeError) as error:  # of a table's name, of a message
             raise MetalserveError(f"is damaged: {error}", where=str(self.path), remedy=_DAMAGED) from error
         except OSError as error:
             raise MetalserveError(f"cannot be used: {error.strerror}", where=str(self.path)) from error

@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metalserve.recovery.factors import common, in_common, tail
@@ -77,6 +77,7 @@ def test_what_was_seen_of_a_bad_host_is_believed() -> None:
     assert (first.value, first.bad, first.fleet, first.fleet_known, first.explains) == ("590", 8, 8, 100, True)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 60), st.data())
 def test_the_tail_is_the_sum_of_the_exact_terms(total: int, data: st.DataObject) -> None:
     marked, draws = data.draw(st.integers(0, total)), data.draw(st.integers(0, total))
@@ -93,7 +94,7 @@ def test_chance_alone_is_seldom_blamed() -> None:
     every = fleet(400)
     source = random.Random(7)
     named = 0
-    for _ in range(300):
+    for _ in range(150):
         bad = {host: every[host] for host in source.sample(sorted(every), 12)}
         named += any(factor.explains for factor in common(bad, every))
-    assert named <= 8
+    assert named <= 5

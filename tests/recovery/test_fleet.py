@@ -230,7 +230,7 @@ def fleets(draw: st.DrawFn) -> tuple[list[Member], list[Pool], Memory, RecoveryF
     return members, pools, memory, rules
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(fleets())
 def test_no_limit_is_exceeded(case: tuple[list[Member], list[Pool], Memory, RecoveryFleetSettings]) -> None:
     members, pools, memory, rules = case
@@ -269,7 +269,7 @@ def test_no_limit_is_exceeded(case: tuple[list[Member], list[Pool], Memory, Reco
             assert capacity.remaining >= capacity.floor
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(fleets())
 def test_everybody_s_turn_comes(case: tuple[list[Member], list[Pool], Memory, RecoveryFleetSettings]) -> None:
     """Without marks, locks and floors, hosts that are taken and brought back make room until none waits."""

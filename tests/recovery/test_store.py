@@ -345,7 +345,7 @@ class TestFiles:
             with pytest.raises(MetalserveError, match="is damaged"):
                 Store(path).sightings(0.0)
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=64)), min_size=1))
     def test_whatever_is_written_over_it_is_told(self, tmp_path: Path, wounds: list[tuple[float, bytes]]) -> None:
         whole, path = tmp_path / "whole.db", tmp_path / "recovery.db"
@@ -377,6 +377,14 @@ class TestFiles:
             connection.execute("UPDATE attempts SET subjects = '{'")
         with pytest.raises(MetalserveError, match="is damaged: holds text that is no JSON"):
             store.open_attempts()
+
+    def test_a_schema_that_is_no_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "recovery.db"
+        Store(path).close()
+        content = path.read_bytes()
+        assert content.count(b"CREATE TABLE marks") == 1
+        path.write_bytes(content.replace(b"CREATE TABLE marks", b"CREATE TABLE \xffarks"))
+        self.broken(path)
 
     def test_a_directory_in_its_place(self, tmp_path: Path) -> None:
         path = tmp_path / "recovery.db"
