@@ -45,6 +45,8 @@ def forked(path: Path, name: str, hosts: int) -> tuple[int, int]:
             os.close(reading)
             os.dup2(writing, 1)
             main(str(path), name, hosts)
+        except BaseException as error:  # told by the only way that is left: the reader asserts that there is none
+            os.write(1, (json.dumps({"died": repr(error)[:500]}) + "\n").encode())
         finally:
             os._exit(70)
     os.close(writing)
@@ -125,7 +127,7 @@ def heard(pipe: int, number: int) -> bytes:
     while said.count(b"\n") < number:
         assert select.select([pipe], [], [], 60)[0], "the writer says nothing"
         chunk = os.read(pipe, 4096)
-        assert chunk, "the writer ended by itself"
+        assert chunk and b'"died"' not in said + chunk, said[-1000:] + chunk
         said += chunk
     return said
 
@@ -142,7 +144,7 @@ def test_nothing_that_was_reported_is_lost(tmp_path: Path, monkeypatch: pytest.M
 def test_nothing_is_lost_by_two_hundred_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setattr("metalserve.recovery.database.journal_mode", lambda path, mounts: mode)
     path = tmp_path / "state" / "recovery.db"
-    reported = kill_again_and_again(path, 200, at_once=2)
+    reported = kill_again_and_again(path, 200, at_once=2 if mode == "WAL" else 1)
     assert sum("ended" in each for each in reported) >= 100
     store = Store(path)
     assert any(step.outcome == "unknown" for attempt in store.attempts() for step in attempt.steps)
