@@ -73,6 +73,7 @@ class _Recovery:
         self.attempt: Attempt
         self.first: Looked
         self.latest: Looked
+        self.begun = clock.now()  # of this controller's part: the time that a host lay with a dead one does not count
         self.asked_for_evidence = False
 
     def begin(self, group: str) -> None:
@@ -126,7 +127,7 @@ class _Recovery:
         earlier = self._earlier(now)
         while True:
             case = Case(
-                self.host, self.first, self.latest, tuple(self.steps), earlier, self.rules, self.attempt.begun, now,
+                self.host, self.first, self.latest, tuple(self.steps), earlier, self.rules, self.begun, now,
                 cannot, self._forbidden(),
             )  # fmt: skip
             move = next_step(case)
