@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.recovery.memory import InMemory
 from metalserve.errors import MetalserveError
 from metalserve.recovery.conduct import Lost, NotBegun, recover_host
+from metalserve.recovery.ports import Forbidden, Remembers
 from metalserve.recovery.rules import Rules
-from metalserve.recovery.values import Attempt, Mark, Step
+from metalserve.recovery.store import Store
+from metalserve.recovery.values import Attempt, Mark, Outcome, Step
 from tests.recovery.worlds import GPU, Clock, Died, Fault, Life, TestHands, World, mortal, without_a_look_between
 
 RULES = Rules(reimage=True)
@@ -289,7 +295,7 @@ def fresh(fault: Fault) -> World:
     return World(Clock(), fault)
 
 
-def goes_on(world: World, store: InMemory, actor: str, life: Life) -> Attempt | None:
+def goes_on(world: World, store: Remembers, actor: str, life: Life) -> Attempt | None:
     """One controller: it ends the recovery, or dies; the next comes when its lock is over."""
     hands, memory = mortal(TestHands(world, store), store, life)
     try:
@@ -299,7 +305,7 @@ def goes_on(world: World, store: InMemory, actor: str, life: Life) -> Attempt | 
         return None
 
 
-def holds(world: World, store: InMemory, fault: Fault) -> None:
+def holds(world: World, store: Remembers, fault: Fault) -> None:
     assert store.open_attempts() == []
     assert without_a_look_between(world.log) == []
     last = store.attempts("h1")[0]
@@ -330,6 +336,48 @@ def test_a_controller_that_dies_anywhere_is_followed_by_one_that_ends_it(name: s
             except NotBegun:
                 break  # it had ended in quarantine just before its controller died
         holds(world, store, fault)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(sorted(FAULTS)),
+    lives=st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=2, max_size=5),
+    outcomes=st.dictionaries(
+        st.sampled_from(["reset-gpu", "reboot", "power-cycle", "restart-engine"]),
+        st.lists(st.sampled_from(["done", "failed", "unknown"]), max_size=3),
+        max_size=2,
+    ),
+)
+def test_controllers_that_die_one_after_another(
+    name: str, lives: list[tuple[int, bool]], outcomes: dict[str, list[Outcome]]
+) -> None:
+    world, store = fresh(FAULTS[name]), InMemory()
+    world.outcomes = {rung: list(planned) for rung, planned in outcomes.items()}
+    for number, life in enumerate([*(Life(calls, after=after) for calls, after in lives), Life()]):
+        try:
+            if goes_on(world, store, f"controller {number}", life) is not None:
+                break
+        except NotBegun:
+            break
+    holds(world, store, FAULTS[name])
+
+
+@pytest.mark.parametrize("name", ["off the bus", "rma"])
+def test_the_same_with_the_store_on_disk(name: str, tmp_path: Path) -> None:
+    """Every controller opens the file anew, as a process does; the first one's lock is over when the second comes."""
+    whole, fault = Life(), FAULTS[name]
+    goes_on(fresh(fault), opened(tmp_path / "whole.db"), "first", whole)
+    for calls in range(1, whole.made + 1):
+        for after in (False, True):
+            world, path = fresh(fault), tmp_path / f"{calls} {after}.db"
+            assert goes_on(world, opened(path), "first", Life(calls, after=after)) is None
+            with suppress(Forbidden):  # it had ended in quarantine just before its controller died
+                goes_on(world, opened(path), "second", Life())
+            holds(world, opened(path), fault)
+
+
+def opened(path: Path) -> Store:
+    return Store(path, alive=lambda actor: None)
 
 
 def test_an_error_of_the_store_is_not_swallowed() -> None:
