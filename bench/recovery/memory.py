@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from metalserve.errors import MetalserveError
-from metalserve.recovery.values import Attempt, Mark, Outcome, Proof, Result, Sighting, Step, StepRecord, Subject
+from metalserve.recovery.memory import Lock, Memory
+from metalserve.recovery.values import (
+    Attempt,
+    BreakerState,
+    Mark,
+    Outcome,
+    Proof,
+    Result,
+    Sighting,
+    Step,
+    StepRecord,
+    Subject,
+)
 
 
 @dataclass
@@ -20,6 +33,9 @@ class InMemory:
     seen: list[Sighting] = field(default_factory=list)
     of_host: dict[str, list[Attempt]] = field(default_factory=dict)
     in_flight: dict[int, StepRecord] = field(default_factory=dict)
+    breaker: BreakerState = field(default_factory=BreakerState)
+    last_ended: dict[str, float] = field(default_factory=dict)
+    recovered: dict[str, float] = field(default_factory=dict)
     numbers: int = 0
 
     def begin(
@@ -63,6 +79,17 @@ class InMemory:
         self.ended.append(done)
         self.of_host.setdefault(done.host, []).append(done)
         self.locks.pop(done.host, None)
+        self.last_ended[done.group] = now
+        if result == "recovered":
+            self.recovered[done.host] = now
+
+    def moment(self, now: float) -> Memory:
+        """Return what a decision about the fleet is made from."""
+        locks = tuple(Lock(host, actor, now, until, until > now) for host, (actor, until) in self.locks.items())
+        return Memory(
+            now, tuple(self.going.values()), locks, tuple(self.marks(now)), self.breaker, self.last_ended,
+            self.recovered,
+        )  # fmt: skip
 
     def open_attempts(self) -> list[Attempt]:
         """Return attempts that have not ended."""
@@ -109,7 +136,8 @@ class InMemory:
 
     def sightings(self, since: float) -> list[Sighting]:
         """Return what was seen since then."""
-        return [sighting for sighting in self.seen if sighting.at >= since]
+        first = bisect_left(self.seen, since, key=lambda sighting: sighting.at)
+        return self.seen[first:]
 
     def _number(self) -> int:
         self.numbers += 1

@@ -55,12 +55,11 @@ class Table(_Row):
 
 
 class Lemons(_Row):
-    """Hosts with a GPU that fails again and again."""
+    """Hosts with a GPU that fails again and again; `cures`: cause -> the rung that helps until the next time."""
 
     share: float
     days_between: float
-    causes: tuple[str, ...]
-    cures: dict[str, float]
+    cures: dict[str, str]
     source: str
 
 
@@ -130,9 +129,9 @@ class Rates(_Row):
         return sum(kind.rate for kind in self.faults)
 
 
-def load_rates(path: Path = Path(__file__).with_name("rates.yaml")) -> Rates:
+def load_rates() -> Rates:
     """Return the figures, each kind with its rate per 1,000 node-days."""
-    data: Any = yaml.safe_load(path.read_text())
+    data: Any = yaml.safe_load(Path(__file__).with_name("rates.yaml").read_text())
     table = data["table"]
     node_days = table["days"] * table["hosts"] / 1000
     for row in data["faults"]:

@@ -78,6 +78,7 @@ class Ladder(_Row):
     needs: dict[str, str] = Field(description="a precondition -> what is said when it lacks")
     resets: tuple[GpuReset, ...]
     ceilings: dict[str, str] = Field(description="what is blamed -> the highest rung for it")
+    serving_ceiling: str = Field(description="the highest rung for a host that serves")
     unreachable: Unreachable
     setup: Setup
     again: tuple[Again, ...]
@@ -117,7 +118,7 @@ class Ladder(_Row):
                 f"needs that are not explained, or of no rung: {', '.join(sorted(needs ^ set(self.needs)))}"
             )
         names = set(self._by_name)
-        named = {*self.ceilings.values(), self.unreachable.powered, self.unreachable.unpowered}
+        named = {*self.ceilings.values(), self.serving_ceiling, self.unreachable.powered, self.unreachable.unpowered}
         named |= {self.unreachable.ceiling, self.setup.ceiling, *(row.rung for row in self.again)}
         if named - names:
             raise ValueError(f"no such rung: {', '.join(sorted(named - names))}")

@@ -83,6 +83,8 @@ def _after_rung(case: Case, last: StepRecord) -> Step | Finish:
         return Finish("accept", f"{last.step.rung}: {last.words or 'proven'}", depth=_depth(case))
     if last.proof != "bad" and wanted == "nothing" and case.latest.verdict is not None and case.latest.reachable:
         return Finish("accept", f"{last.step.rung}: nobody saw the proof; verify decides", depth=_depth(case))
+    if case.latest.serving is True and case.latest.reachable and last.outcome != "refused":
+        return Finish("accept", f"{last.step.rung} did not help, but it serves: verify decides", depth=_depth(case))
     # What is known not to have happened may be done again; what nobody knows of, once more and only after this look.
     again = last.outcome in ("failed", "unknown") and _height(wanted) <= top
     limit = load_ladder().rung(last.step.rung).tries + (1 if last.outcome == "unknown" else 0)
@@ -172,7 +174,9 @@ def _recurs(case: Case) -> str:
 def _climb(case: Case, floor: str, fallback: str = "", *, repeat: bool = False) -> Step | Finish:
     """The cheapest rung from `floor` up that can be tried; `fallback`: where to look when there is none."""
     left_out: list[str] = []
-    if _height(floor) <= _height(_ceiling(case)) and floor != "quarantine":
+    if floor == "quarantine":
+        return _give_up(case, "the verdict asks for it")
+    if _height(floor) <= _height(_ceiling(case)):
         spent = _spent(case)
         if spent:
             return _give_up(case, spent)
@@ -209,6 +213,8 @@ def _ceiling(case: Case) -> str:
         return ladder.unreachable.ceiling
     if causes and all(_of_setup(cause) for cause in causes):
         return _highest([ladder.setup.ceiling, *(cause.rung for cause in causes)])
+    if case.latest.serving is True:
+        return _highest([ladder.serving_ceiling, *(cause.rung for cause in causes)])
     subjects = {load_causes().cause(cause.id).subject for cause in causes if not _of_setup(cause)} or {"engine"}
     return _highest([*(ladder.ceilings[each] for each in subjects), _wanted(case)])
 
