@@ -18,8 +18,11 @@ class People:
     handed: dict[int, int] = field(default_factory=dict)
     taken_back: set[int] = field(default_factory=set)
 
-    def page(self, work: Callable[[], None], still: Callable[[], bool] = lambda: True) -> None:
-        """Have somebody called; `work` is done when somebody has come, finds it `still` so, and has had the time."""
+    def page(self, work: Callable[[], None], still: Callable[[], bool] = lambda: True, *, urgent: bool = False) -> None:
+        """Have somebody called; `work` is done when somebody has come, finds it `still` so, and has had the time.
+
+        What is urgent does not wait for others that are at work.
+        """
         people = self.fleet.rates.people
 
         def come() -> None:
@@ -27,7 +30,7 @@ class People:
             hour = (self.fleet.events.now() % DAY_S) / 3600
             median = people.minutes_day if 8 <= hour < 20 else people.minutes_night
             self.fleet.events.sleep(60 * median * self.fleet.dice.lognormvariate(0.0, 0.6))
-            while self.busy >= people.at_once and still():
+            while self.busy >= people.at_once and still() and not urgent:
                 self.fleet.events.sleep(300.0)
             if not still():
                 return
@@ -75,7 +78,10 @@ class People:
 
     def _looked_after(self, host: Host, trouble: Trouble | None) -> None:
         """Call somebody for a host, unless it is back already."""
-        self.page(lambda: self.give_back(host), lambda: host.trouble is trouble and not self.known(trouble))
+        self.page(lambda: self.give_back(host), lambda: self._wanted(host, trouble))
+
+    def _wanted(self, host: Host, trouble: Trouble | None) -> bool:
+        return (host.away or host.trouble is trouble) and not self.known(trouble)
 
     def known(self, trouble: Trouble | None) -> bool:
         """Say whether a trouble is one of a release of which somebody knows."""
@@ -87,7 +93,7 @@ class People:
             return
         self.handed[rollout] = self.handed.get(rollout, 0) + 1
         if self.handed[rollout] == self.fleet.rates.people.pattern:
-            self.page(lambda: self.take_back(rollout))
+            self.page(lambda: self.take_back(rollout), urgent=True)
 
     def take_back(self, rollout: int) -> None:
         """Stop a bad release, and put the one before on the hosts that it reached."""

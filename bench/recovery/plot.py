@@ -13,7 +13,7 @@ from metalserve.economics.svg import WIDTH, apart, box, drawing, line, path, tex
 if TYPE_CHECKING:
     from bench.recovery.simulate import Result
 
-_LEFT, _RIGHT, _TOP, _TALL = 62.0, 138.0, 66.0, 300.0
+_LEFT, _RIGHT, _TOP, _TALL = 62.0, 138.0, 92.0, 290.0
 _BARS = _TOP + _TALL + 92.0
 _ROW = 21.0
 _STYLE = """<style>
@@ -53,10 +53,10 @@ def plot(results: Sequence[Result]) -> str:
             parts += [line(_LEFT, y(number), x(days), y(number), "grid"), text(24, y(number) + 5, f"{number}", "small")]
     for day in range(0, int(days) + 1, 5 if days >= 10 else 1):
         parts += [line(x(day), y(1), x(day), y(1) + 5, "axis"), text(x(day) - 4, y(1) + 20, f"{day}", "small")]
-    parts += [line(_LEFT, y(1), x(days), y(1), "axis"), text(x(days) + 8, y(1) + 20, "day", "small")]
+    parts += [line(_LEFT, y(1), x(days), y(1), "axis"), text(x(days) + 16, y(1) + 20, "days", "small")]
     for day, _ in first.breaker:
         parts.append(line(x(day), _TOP, x(day), y(1), "mark"))
-        parts.append(text(x(day) + 4, _TOP + 12, "breaker opens", "small"))
+        parts.append(text(x(day) - 60, _TOP - 8, "metalserve's breaker opens", "small"))
     ends = []
     for number, result in reversed(list(enumerate(results))):
         points = _means(result.away, 0.25)
@@ -77,7 +77,7 @@ def _means(away: Sequence[tuple[float, int]], width: float) -> list[tuple[float,
 
 def _bars(results: Sequence[Result]) -> list[Markup]:
     parts = [text(_LEFT, _BARS - 22, "What was done wrong, and who was called (each group has its own scale)", "small")]
-    place, left = _BARS, 330.0
+    place, left = _BARS, 350.0
     for key, words in _WRONG:
         most = max(result.figures[key] for result in results) or 1.0
         parts.append(text(_LEFT, place + 14, words, ""))

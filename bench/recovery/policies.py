@@ -127,7 +127,7 @@ class Ladder:
 
     def _opened(self) -> None:
         self.fleet.count.breaker.append((self.fleet.events.now(), self.store.breaker.why))
-        self.people.page(self._close)
+        self.people.page(self._close, urgent=True)
 
     def _close(self) -> None:
         """What a person does: take a bad release back, wait for a switch, and close the breaker."""

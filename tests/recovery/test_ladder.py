@@ -98,6 +98,19 @@ def test_a_hint_is_no_reason_to_disturb_a_host_that_serves() -> None:
     assert isinstance(move, Finish) and move.next == "stop"
 
 
+def test_verify_decides_about_a_host_that_serves_whatever_its_evidence_says() -> None:
+    case = case_of("driver-hang")
+    serving = replace(case.first, serving=True)
+    case = replace(case, first=serving, latest=serving)
+    assert getattr(next_step(case), "rung", "") == "reboot"
+    case = replace(case, steps=(record("reboot", "done", "bad"),))
+    move = next_step(case)
+    assert isinstance(move, Finish) and move.next == "accept"
+    case = replace(case, steps=(*case.steps, record("accept", "done", "bad", 2)))
+    move = next_step(case)
+    assert isinstance(move, Finish) and move.next == "quarantine", "neither switched off nor written anew"
+
+
 def test_what_cannot_be_tried_is_left_out_and_named() -> None:
     move = next_step(case_of("gpu-fault", cannot={"reset-gpu": "SSH does not answer", "reload-driver": "no module"}))
     assert isinstance(move, Step)
