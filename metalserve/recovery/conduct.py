@@ -80,7 +80,7 @@ class _Recovery:
         """Look, and write down that an attempt begins."""
         if why := self._forbidden():
             raise NotBegun(why, where=self.host, remedy="see `metalserve recover status`")
-        self.first = self.latest = self._look(self._last_recovery())
+        self.first = self.latest = self._look(self._last_recovery(), self.rules.looks)
         causes = [cause.id for cause in counting(self.first.verdict)]
         rung = self.first.verdict.rung if self.first.verdict is not None else load_ladder().unreachable.powered
         self.attempt = self.store.begin(
@@ -92,7 +92,7 @@ class _Recovery:
         self.attempt, self.steps = left, list(left.steps)
         self.first = remembered(left)
         stays = bool(self._forbidden()) or self._in_quarantine()
-        self.latest = self.first if stays else self._look(self._since())
+        self.latest = self.first if stays else self._look(self._since(), self.rules.looks)
         for number, record in enumerate(self.steps):
             if record.ended is not None:
                 continue
@@ -139,12 +139,15 @@ class _Recovery:
 
     def _make(self, step: Step) -> Finish | None:
         known = load_ladder().rung(step.rung)
-        if known.drain and (refused := self._drain()):
-            return refused
+        if known.drain and not self._drained():
+            if refused := self._drain():
+                return refused
+            self._look_anew()
+            return None  # decide anew: that took minutes, and the host may have changed
         if known.destroys_evidence and not self.latest.evidence and not self.asked_for_evidence:
             self.asked_for_evidence = True
-            self.latest = self._look(self._since())
-            return None  # decide anew: the host may have changed while it was drained
+            self._look_anew()
+            return None
         self._hold(step.deadline_s)
         before = self.latest
         try:
@@ -162,7 +165,7 @@ class _Recovery:
         words = "; ".join(each for each in (done.words, seen, kept) if each)
         self.steps.append(self._ended(record, done.outcome, proof, words))
         self.asked_for_evidence = False
-        self.latest = self._look(self._since())
+        self._look_anew()
         return None
 
     def _accept(self, finish: Finish) -> Finish | None:
@@ -174,7 +177,7 @@ class _Recovery:
         proof, words = self.hands.accept(self.host, finish.depth)
         self.steps.append(self._ended(record, "unknown" if proof == "unknown" else "done", proof, words))
         if proof != "good":
-            self.latest = self._look(self._since())
+            self._look_anew()
         return None
 
     def _restore(self, finish: Finish) -> None:
@@ -186,7 +189,7 @@ class _Recovery:
 
     def _drain(self) -> Finish | None:
         """Take the host out of the router, once; returns how it ends when the router does not let it go."""
-        if any(step.step.rung == "drain" and step.outcome in ("done", "failed") for step in self.steps):
+        if self._drained():
             return None
         seconds = DEAD_DRAIN_S if self.latest.serving is False else self.rules.drain_s
         self._hold(seconds)
@@ -196,6 +199,10 @@ class _Recovery:
         if done.outcome == "refused":
             return Finish("stop", f"the router does not let it go: {done.words}")
         return None
+
+    def _drained(self) -> bool:
+        ends = [step.outcome for step in self.steps if step.step.rung == "drain"]
+        return "done" in ends or "failed" in ends or len(ends) >= self.rules.looks
 
     def _end(self, finish: Finish) -> Attempt:
         words = finish.reason + (f" -> {finish.person}" if finish.person else "")
@@ -216,11 +223,15 @@ class _Recovery:
         self.steps.append(self._ended(record, outcome, None, packet or "the packet could not be written"))
         return f"{words}; packet: {packet}" if packet else f"{words}; its packet could not be written"
 
-    def _look(self, since: float) -> Looked:
+    def _look_anew(self) -> None:
+        """Look after something was done; a host without any evidence before is asked once, not again and again."""
+        self.latest = self._look(self._since(), 1 if self.latest.verdict is None else self.rules.looks)
+
+    def _look(self, since: float, times: int) -> Looked:
         """Look; a look without any evidence is repeated, since nobody should reboot a host for a lost packet."""
         self._hold(0.0)
         look = self.hands.look(self.host, since=since)
-        for _ in range(self.rules.looks - 1):
+        for _ in range(times - 1):
             if look.verdict is not None:
                 break
             self.clock.sleep(self.rules.pause_s)

@@ -57,6 +57,8 @@ def next_step(case: Case) -> Step | Finish:
 
 def _first(case: Case) -> Step | Finish:
     look, causes = case.latest, counting(case.latest.verdict)
+    if look.serving is True and look.reachable and _wanted(case) == "nothing" and case.steps:
+        return Finish("accept", "it serves again, and is out of the router", depth=_depth(case))  # drained in vain
     if look.serving is True and not look.reachable:
         return Finish("stop", "the engines serve but SSH does not answer", "look at sshd and the network between")
     if look.serving is True and causes and all(cause.confidence == "low" for cause in causes):
@@ -115,7 +117,8 @@ def _after_accept(case: Case, last: StepRecord) -> Step | Finish:
 def _after_restore(case: Case, last: StepRecord) -> Finish:
     if last.outcome == "done":
         return Finish("recovered", "accepted, and back in the router")
-    if case.in_a_row("restore") < case.rules.looks:
+    # A controller that died over it is no word of the router's; but a router that never says anything ends it, too.
+    if case.in_a_row("restore") < case.rules.looks * (3 if last.outcome == "unknown" else 1):
         return Finish("restore", f"the router did not take it back: {last.words}")
     return Finish("stop", f"accepted, but not back in the router: {last.words}", "put it back by hand")
 
@@ -246,6 +249,8 @@ def _step(case: Case, rung: str, left_out: Sequence[str], repeat: bool) -> Step:
 def _without_cause(case: Case) -> str:
     if case.latest.verdict is not None:
         return "an engine does not serve, and no cause was found"
+    if case.latest.reachable:
+        return "SSH answers, but no evidence could be collected"
     return "the host is switched off" if case.latest.powered is False else "the host does not answer"
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench.recovery.memory import InMemory
 from metalserve.errors import MetalserveError
 from metalserve.recovery.conduct import Lost, NotBegun, recover_host
-from metalserve.recovery.ports import Forbidden, Remembers
+from metalserve.recovery.ports import Done, Forbidden, Remembers
 from metalserve.recovery.rules import Rules
 from metalserve.recovery.store import Store
 from metalserve.recovery.values import Attempt, Mark, Outcome, Step
@@ -129,6 +129,30 @@ def test_nothing_wrong_is_nothing_done() -> None:
     attempt = run(world)
     assert (attempt.result, attempt.steps) == ("recovered", ())
     assert [kind for kind, _ in world.log] == ["look"]
+
+
+def test_a_fault_that_goes_away_while_the_host_is_drained() -> None:
+    world = World(Clock(), Fault(("gpu-off-bus",), "reboot"))
+    hands, store = TestHands(world), InMemory()
+    drain = hands.drain
+
+    def healed(host: str, deadline_s: float):  # type: ignore[no-untyped-def]
+        world.fault = None
+        return drain(host, deadline_s)
+
+    hands.drain = healed  # type: ignore[method-assign]
+    attempt = recover_host("h1", hands, store, RULES, world.clock, group="gpus", actor="me")
+    assert (attempt.result, world.made) == ("recovered", [])
+    assert not world.drained, "it was drained in vain, and is back"
+
+
+def test_a_drain_of_which_nobody_knows_is_not_asked_for_for_ever() -> None:
+    world = World(Clock(), Fault(("gpu-off-bus",), "reboot"))
+    hands = TestHands(world)
+    hands.drain = lambda host, deadline_s: Done("unknown", "the router does not answer")  # type: ignore[method-assign]
+    attempt = recover_host("h1", hands, InMemory(), RULES, world.clock, group="gpus", actor="me")
+    assert (attempt.result, world.made) == ("recovered", ["reboot"])
+    assert [step.step.rung for step in attempt.steps].count("drain") == RULES.looks
 
 
 def test_another_cause_is_followed_upwards() -> None:
@@ -314,7 +338,8 @@ def holds(world: World, store: Remembers, fault: Fault) -> None:
     elif last.result == "quarantined":
         assert world.quarantined and any(mark.kind == "quarantine" for mark in store.marks(world.clock.now()))
     else:
-        assert fault.causes == ("bad-flags",)
+        broken_off = [step for step in last.steps if step.step.rung == "accept" and step.proof == "unknown"]
+        assert fault.causes == ("bad-flags",) or len(broken_off) >= RULES.looks, "controller after controller died"
     assert all(step.ended is not None for attempt in store.attempts() for step in attempt.steps)
 
 
