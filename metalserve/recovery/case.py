@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +14,10 @@ from metalserve.recovery.verdict import Found, Verdict
 
 STAGES: Final = ("drain", "accept", "restore", "quarantine")
 """What is recorded like a step and is no rung: each may be done twice without harm."""
+
+
+BOOTS: Final = frozenset({"reboot", "power-cycle", "reimage"})
+"""Rungs after which the host is in another boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,13 @@ def of_host(case: Case) -> tuple[Attempt, ...]:
     mine = [attempt for attempt in lately(case) if attempt.host == case.host]
     ends = [attempt.ended for attempt in mine if attempt.result == "quarantined" and attempt.ended is not None]
     return tuple(a for a in mine if a.result != "quarantined" and (a.ended or 0.0) > max(ends, default=0.0))
+
+
+def last_recovery(attempts: Iterable[Attempt]) -> float:
+    """Return when a host was last brought back, seconds since the epoch: what happened before is over."""
+    return max(
+        (each.ended for each in attempts if each.result == "recovered" and each.steps and each.ended), default=0.0
+    )
 
 
 def remembered(attempt: Attempt) -> Looked:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from metalserve.catalogue.ladder import load_ladder
-from metalserve.recovery.case import STAGES, Case, counting, remembered, same_part
+from metalserve.recovery.case import BOOTS, STAGES, Case, counting, last_recovery, remembered, same_part
 from metalserve.recovery.clock import Clock
 from metalserve.recovery.ladder import Finish, next_step
 from metalserve.recovery.ports import Forbidden, Hands, Looked, Remembers
@@ -23,6 +23,9 @@ LOCK_S: Final = 900.0
 
 DEAD_DRAIN_S: Final = 10.0
 """Seconds that requests are waited for on a host that does not serve: they will not end."""
+
+GOES_DOWN_S: Final = 180.0
+"""Seconds within which a host that was told to boot is down: systemd gives its units 90 s to stop."""
 
 _RESULTS: Final[dict[str, Result]] = {
     "well": "recovered", "recovered": "recovered", "quarantine": "quarantined", "stop": "stopped",
@@ -80,7 +83,7 @@ class _Recovery:
         """Look, and write down that an attempt begins."""
         if why := self._forbidden():
             raise NotBegun(why, where=self.host, remedy="see `metalserve recover status`")
-        self.first = self.latest = self._look(self._last_recovery(), self.rules.looks)
+        self.first = self.latest = self._look(last_recovery(self.store.attempts(self.host)), self.rules.looks)
         causes = [cause.id for cause in counting(self.first.verdict)]
         rung = self.first.verdict.rung if self.first.verdict is not None else load_ladder().unreachable.powered
         self.attempt = self.store.begin(
@@ -99,7 +102,7 @@ class _Recovery:
             proof: Proof | None = "unknown" if record.step.rung == "accept" else None
             words = "the controller died while it was made"
             if record.step.rung not in STAGES and not stays:
-                proof, seen = self._prove(record.step, replace(self.first, boot=record.step.boot))
+                proof, seen = self._prove(record, replace(self.first, boot=record.step.boot), sure=False)
                 words = f"{words}; {seen}"
             self.steps[number] = self._ended(record, "unknown", proof, words)
 
@@ -160,7 +163,7 @@ class _Recovery:
         proof: Proof | None = None
         seen = ""
         if done.outcome != "refused":
-            proof, seen = self._prove(step, before)
+            proof, seen = self._prove(record, before, sure=done.outcome != "unknown")
         kept = "no evidence could be kept" if known.destroys_evidence and not before.evidence else ""
         words = "; ".join(each for each in (done.words, seen, kept) if each)
         self.steps.append(self._ended(record, done.outcome, proof, words))
@@ -238,14 +241,27 @@ class _Recovery:
             look = self.hands.look(self.host, since=since)
         return look
 
-    def _prove(self, step: Step, before: Looked) -> tuple[Proof, str]:
-        proof, words = self.hands.prove(self.host, step, before)
-        for _ in range(self.rules.looks - 1):
-            if proof != "unknown":
-                break
+    def _prove(self, record: StepRecord, before: Looked, *, sure: bool) -> tuple[Proof, str]:
+        """See whether a step helped. When nobody is sure that it has ended, it has until its deadline to do so.
+
+        A host that boots, or is being written anew, looks as dead as before: to act on that would break it off.
+        """
+        asked = 0
+        while True:
+            proof, words = self.hands.prove(self.host, record.step, before)
+            asked += 1
+            over = sure or self.clock.now() >= record.begun + record.step.deadline_s or self._never_went(record)
+            if proof == "good" or (over and (proof == "bad" or asked >= self.rules.looks)):
+                return proof, words
+            self._hold(self.rules.pause_s)
             self.clock.sleep(self.rules.pause_s)
-            proof, words = self.hands.prove(self.host, step, before)
-        return proof, words
+
+    def _never_went(self, record: StepRecord) -> bool:
+        """Say whether a host that was to boot is up in the boot before: it was never told to."""
+        if record.step.rung not in BOOTS or not record.step.boot or self.clock.now() < record.begun + GOES_DOWN_S:
+            return False
+        look = self.hands.look(self.host, since=record.begun)
+        return look.reachable and look.boot == record.step.boot
 
     def _begun(self, step: Step) -> StepRecord:
         return self.store.begin_step(self.attempt.id, step, self.clock.now())
@@ -278,11 +294,6 @@ class _Recovery:
             and (attempt.host == self.host or any(same_part(a, b) for a in blamed for b in attempt.subjects))
         )  # fmt: skip
 
-    def _last_recovery(self) -> float:
-        """Return when the host was last brought back: what happened before is over."""
-        ends = [a.ended for a in self.store.attempts(self.host) if a.result == "recovered" and a.steps]
-        return max((end for end in ends if end is not None), default=0.0)
-
     def _since(self) -> float:
         rungs = [step.begun for step in self.steps if step.step.rung not in STAGES]
-        return max(rungs, default=self._last_recovery())
+        return max(rungs, default=last_recovery(self.store.attempts(self.host)))

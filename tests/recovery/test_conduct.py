@@ -405,6 +405,58 @@ def opened(path: Path) -> Store:
     return Store(path, alive=lambda actor: None)
 
 
+@pytest.mark.parametrize("died", [True, False], ids=["controller died", "connection lost"])
+def test_a_host_that_still_boots_is_not_booted_again(died: bool) -> None:
+    """The next controller comes at once, in the middle of ten minutes of self-test, as does one whose SSH broke off."""
+    world, store = World(Clock(), Fault(("gpu-off-bus",), "reboot")), InMemory()
+    hands = TestHands(world)
+    look, prove = hands.look, hands.prove
+    back = 0.0
+
+    def act(host: str, step: Step):  # type: ignore[no-untyped-def]
+        nonlocal back
+        world.log.append(("act", step.rung))
+        world.boots, back = world.boots + 1, world.clock.now() + 600.0
+        if died and world.made == ["reboot"]:
+            raise Died
+        return Done("unknown", "the connection was lost")
+
+    def looks(host: str, *, since: float = 0.0):  # type: ignore[no-untyped-def]
+        if world.clock.now() < back:
+            return replace(look(host), reachable=False, verdict=None, serving=None, boot="", evidence="")
+        return look(host)
+
+    def proves(host: str, step: Step, before):  # type: ignore[no-untyped-def]
+        if world.clock.now() < back:
+            return "bad", "it does not answer"
+        world.fault = None
+        return prove(host, step, before)
+
+    hands.act, hands.look, hands.prove = act, looks, proves  # type: ignore[method-assign]
+    for actor in ("first", "second"):
+        with suppress(Died):
+            attempt = recover_host("h1", hands, store, RULES, world.clock, group="gpus", actor=actor)
+            break
+    assert (attempt.result, world.made) == ("recovered", ["reboot"])
+
+
+def test_a_host_that_was_never_told_to_boot_is_not_waited_for_for_long() -> None:
+    world, store = World(Clock(), Fault(("gpu-off-bus",), "reboot")), InMemory()
+    life = Life()
+    hands, memory = mortal(TestHands(world), store, life)
+
+    def dies(host: str, step: Step) -> None:
+        raise Died
+
+    hands.act = dies
+    with pytest.raises(Died):
+        recover_host("h1", hands, memory, RULES, world.clock, group="gpus", actor="first")
+    began = world.clock.now()
+    attempt = recover_host("h1", TestHands(world), store, RULES, world.clock, group="gpus", actor="second")
+    assert (attempt.result, world.made) == ("recovered", ["reboot"])
+    assert world.clock.now() - began < 600.0
+
+
 def test_an_error_of_the_store_is_not_swallowed() -> None:
     world, store = fresh(FAULTS["gpu"]), InMemory()
 
