@@ -20,9 +20,10 @@ mkdir "$out" "$place/state"
 
 scrub() {
   sed -E \
-    -e 's/((api[_-]?key|token|secret|password|passwd|authorization|credential)["'"'"']?[[:space:]]*[:=][[:space:]]*["'"'"']?(bearer[[:space:]]+|basic[[:space:]]+)?)[^[:space:]"'"'"',;]+/\1***/gI' \
+    -e 's/((api[_-]?key|token|secret|password|passwd|authorization|credential)\\?["'"'"']?[[:space:]]*[:=][[:space:]]*\\?["'"'"']?(bearer[[:space:]]+|basic[[:space:]]+)?)[^[:space:]"'"'"',;]+/\1***/gI' \
     -e 's/(--(api-key|hf-token|token|password)[[:space:]=]+)[^[:space:]]+/\1***/gI' \
     -e 's/(bearer[[:space:]]+)[A-Za-z0-9._~+\/=-]{8,}/\1***/gI' \
+    -e 's/([a-z][a-z0-9+.-]{1,20}:\/\/)[^[:space:]\/@:",]{1,100}:[^[:space:]\/@",]{1,200}@/\1***@/gI' \
     -e 's/\b(hf_|sk-|ghp_|glpat-)[A-Za-z0-9_-]{12,}/\1***/g'
 }
 
@@ -49,6 +50,8 @@ tailed() { tail -n "$MS_LINES" "$@"; }
 take kernel.log sh -c 'dmesg 2>/dev/null | grep -q . && dmesg | tail -n "$1" || journalctl -k -b 0 -o short-iso --no-pager -n "$1"' sh "$MS_LINES"
 take kernel-previous.log journalctl -k -b -1 -o short-iso --no-pager -n "$MS_LINES"
 take boot.txt sh -c 'cat /proc/sys/kernel/random/boot_id /proc/uptime /proc/cmdline; uname -a; cat /etc/os-release; uptime'
+# What a vendor asks for first; root alone may read the serial numbers.
+take identity.txt sh -c 'cd /sys/class/dmi/id || exit 1; for f in sys_vendor product_name product_serial product_uuid chassis_serial board_vendor board_name board_serial bios_version bios_date; do [ ! -r "$f" ] || printf "%s=%s\n" "$f" "$(cat "$f")"; done'
 # GPUs
 take smi-q.txt nvidia-smi -q
 take smi.txt nvidia-smi

@@ -81,7 +81,7 @@ def read_evidence(names: Iterable[str]) -> Evidence:
     known = 0
     names = list(names)
     for name in names:
-        files = [(where, decode(raw)) for where, raw in _files(name)]
+        files = [(where, decode(raw)) for where, raw in files_of(name)]
         bundle = bundle_of(files)
         if bundle is not None:
             known += _take_bundle(name, bundle, parts)
@@ -114,7 +114,12 @@ def read_evidence(names: Iterable[str]) -> Evidence:
     )
 
 
-def _files(name: str) -> Iterator[tuple[str, bytes]]:
+def files_of(name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield (where, content) of a file, of all files of a directory or tar, or of standard input (`-`), decompressed.
+
+    Raises:
+        MetalserveError: it cannot be read or is too large.
+    """
     if name == "-":
         yield "standard input", _unpacked("standard input", sys.stdin.buffer.read(SIZE_LIMIT + 1))
         return
