@@ -20,3 +20,8 @@ def lab_directory() -> Path:
 def releases_directory() -> Path:
     """Return the directory of the release files (`METALSERVE_RELEASES_DIR`, or `files/releases`)."""
     return Path(os.environ.get("METALSERVE_RELEASES_DIR") or FILES / "releases").absolute()
+
+
+def state_directory() -> Path:
+    """Return the directory of what the controller remembers (`METALSERVE_STATE`, or `state` in the checkout)."""
+    return Path(os.environ.get("METALSERVE_STATE") or ROOT / "state").absolute()

@@ -2,8 +2,9 @@
 
     python -m bench.verdict.heldout [CASES.yaml]
 
-Prints a line for each wrong answer, then the figures. `right` is both: the first cause that counts, and the rung. A
-wrong rung is `dangerous` when it destroys more than the right one and is a reboot or beyond, `weak` when it is below it.
+Prints a line for each wrong answer, then the figures. `right` is both: the first cause that counts, and the rung.
+A wrong rung is `dangerous` when it destroys more than the right one and is a reboot or beyond, `weak` when it is
+below it.
 """
 
 from __future__ import annotations

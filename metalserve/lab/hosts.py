@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import cgroups, drives, guest, network, rootfs
+from metalserve.lab import cgroups, drives, faults, guest, network, rootfs
 from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import (
@@ -32,6 +32,12 @@ from metalserve.lab.system import (
 from metalserve.paths import ROOT
 
 State = Literal["up", "booting", "unreachable", "stopped", "failed", "absent"]
+
+HUNG, DESTROYED = "hung", "destroyed"
+"""Marks in a host's directory: it hangs until its power is cut; its file system is gone until it is made anew."""
+
+NO_OS = ("sleep", "infinity")
+"""What runs in place of an OS on a host that finds none: it has power, and does nothing."""
 
 BOOT_GRACE_S = 60
 """A host that does not answer on its SSH port is `booting` for so long, then `unreachable`."""
@@ -121,12 +127,15 @@ def start(layout: Layout, host: RunningHost) -> bool:
     cut_power(layout, host.name)
     if not (directory / "made.json").exists():
         raise MetalserveError("the host has not been made", where=host.name, remedy="metalserve lab up")
+    if (directory / HUNG).exists():  # its power was cut: that ends a hang
+        unhang(layout, host)
+        faults.heal(directory, "host-hang")
     mount(layout, host)
     bound = drives.attach(directory / "drives", drives.wanted(directory / "sim"))
     write_json(
         directory / "machine.json",
         {
-            "command": _command(layout, host, bound),
+            "command": _command(layout, host, bound) if not (directory / DESTROYED).exists() else [*NO_OS],
             "namespace": layout.namespace,
             "port": layout.port_name(host.index),
             "cgroup": None if managed_by_systemd() else layout.machine_name(host.index),
@@ -227,7 +236,8 @@ def answers(address: str, *, timeout_s: float) -> bool:
 def stop(layout: Layout, host: RunningHost, *, grace_s: float = 30.0) -> None:
     """Power the host off: in order, then by cutting the power after `grace_s` seconds (0: at once)."""
     first = leader(layout, host.name)
-    if grace_s > 0 and first is not None and first.send(_POWER_OFF):
+    hung = (layout.host(host.name) / HUNG).exists()
+    if grace_s > 0 and not hung and first is not None and first.send(_POWER_OFF):
         deadline = time.monotonic() + grace_s
         while processes(layout, host.name) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -241,7 +251,7 @@ def reboot(layout: Layout, host: RunningHost) -> None:
         MetalserveError: it does not run.
     """
     first = leader(layout, host.name)
-    if first is None or not first.send(_REBOOT):
+    if (layout.host(host.name) / HUNG).exists() or first is None or not first.send(_REBOOT):
         raise MetalserveError("the host does not run", where=host.name, remedy="metalserve lab start " + host.name)
 
 
@@ -253,6 +263,36 @@ def plug(layout: Layout, host: RunningHost, *, connected: bool) -> None:
     else:
         mark.touch()
     network.set_port(layout, layout.port_name(host.index), connected=connected)
+
+
+def hang(layout: Layout, host: RunningHost) -> None:
+    """Let the host answer nothing until its power is cut: its cable is dead and requests to power off are not heard."""
+    (layout.host(host.name) / HUNG).touch()
+    plug(layout, host, connected=False)
+
+
+def unhang(layout: Layout, host: RunningHost) -> None:
+    """End a hang; the cable is plugged in again when the host starts."""
+    mark = layout.host(host.name) / HUNG
+    if mark.exists():
+        mark.unlink()
+        (layout.host(host.name) / "unplugged").unlink(missing_ok=True)
+
+
+def destroy(layout: Layout, host: RunningHost) -> None:
+    """Take the file system from a host: it runs on without an OS, and boots none, until it is made anew."""
+    (layout.host(host.name) / DESTROYED).touch()
+    cut_power(layout, host.name)
+    start(layout, host)
+
+
+def restore(layout: Layout, host: RunningHost) -> None:
+    """Give a host its file system back (for tests that need no installation); it is switched on again."""
+    mark = layout.host(host.name) / DESTROYED
+    if mark.exists():
+        mark.unlink()
+        cut_power(layout, host.name)
+        start(layout, host)
 
 
 def remove(layout: Layout, host: RunningHost) -> None:

@@ -121,14 +121,21 @@ def fault(
     entry = faults.inject(layout.host(host.name), kind, gpu, sticky=sticky)
     if kind == "unreachable":
         hosts.plug(layout, host, connected=False)
+    elif kind == "host-hang":
+        hosts.hang(layout, host)
+    elif kind == "filesystem-destroyed":
+        hosts.destroy(layout, host)
     return entry
 
 
 def heal(layout: Layout, host: RunningHost, kind: str | None = None) -> list[dict[str, Any]]:
     """End a host's faults, or those of one kind; returns those that ended."""
     ended = faults.heal(layout.host(host.name), kind)
-    if kind in (None, "unreachable"):
+    if kind in (None, "unreachable", "host-hang"):
+        hosts.unhang(layout, host)
         hosts.plug(layout, host, connected=True)
+    if kind in (None, "filesystem-destroyed"):
+        hosts.restore(layout, host)
     return ended
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from metalserve.errors import MetalserveError
 from metalserve.recovery.values import Attempt, Mark, Outcome, Proof, Result, Sighting, Step, StepRecord, Subject
 from metalserve.recovery.verdict import Verdict
 
@@ -74,6 +75,13 @@ class Hands(Protocol):
 
     def quarantine(self, host: str, attempt: Attempt) -> str:
         """Keep the host out of service and write its RMA packet; returns the packet's path."""
+
+
+class Forbidden(MetalserveError):
+    """The store does not allow it: another holds the host, it is marked, a step is in flight, the breaker is open.
+
+    Nothing was written, so nothing may be done to the host: who gets this looks again, or stops.
+    """
 
 
 class Remembers(Protocol):

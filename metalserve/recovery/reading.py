@@ -10,7 +10,7 @@ import io
 import re
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -77,11 +77,22 @@ def read_evidence(names: Iterable[str]) -> Evidence:
     Raises:
         MetalserveError: a file cannot be read, is too large, or none of them holds anything known.
     """
+    names = list(names)
+    return evidence_of([(name, [(where, decode(raw)) for where, raw in files_of(name)]) for name in names])
+
+
+def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Evidence:
+    """Make evidence of texts that are at hand.
+
+    Args:
+        given: (name, files) of each source; a file is (path, text).
+
+    Raises:
+        MetalserveError: none of them holds anything known.
+    """
     parts = _Parts()
     known = 0
-    names = list(names)
-    for name in names:
-        files = [(where, decode(raw)) for where, raw in files_of(name)]
+    for name, files in given:
         bundle = bundle_of(files)
         if bundle is not None:
             known += _take_bundle(name, bundle, parts)
@@ -91,7 +102,7 @@ def read_evidence(names: Iterable[str]) -> Evidence:
     if not known:
         raise MetalserveError(
             "holds no kernel log, engine log, log of fabric manager or `nvidia-smi -q`",
-            where=", ".join(names),
+            where=", ".join(name for name, _ in given),
             remedy="give `dmesg`, `journalctl -k`, `docker logs ENGINE`, or a nvidia-bug-report.log.gz",
         )
     for part, words in (("kernel", "the kernel log"), ("smi-q", "`nvidia-smi -q`")):

@@ -42,12 +42,14 @@ class Step:
         subjects: what it is done to; empty for the whole host.
         reason: why this step now, in words.
         deadline_s: seconds of real time after which it counts as failed.
+        boot: the boot in which it was decided (`Looked.boot`): who takes over from a dead controller proves by it.
     """
 
     rung: str
     subjects: tuple[Subject, ...]
     reason: str
     deadline_s: float
+    boot: str = ""
 
 
 @dataclass(frozen=True, slots=True)

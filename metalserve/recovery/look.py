@@ -1,0 +1,230 @@
+"""One look at a host: the bundle that it sent, judged, and what its engines, its boot and its owners say. Pure."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from metalserve.catalogue.causes import load_causes
+from metalserve.catalogue.driver_reload import load_driver_reload
+from metalserve.catalogue.gpu_reset import load_gpu_reset
+from metalserve.errors import MetalserveError
+from metalserve.hardware.parsers.text import decode
+from metalserve.recovery.bundle import Token, tokens_of
+from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.reading import evidence_of
+from metalserve.recovery.values import Subject
+from metalserve.recovery.verdict import Verdict, judge
+from metalserve.upgrade.holders import strangers
+from metalserve.upgrade.record import parse_record
+
+ANSWERING: tuple[Token, ...] = ("token", "busy", "member")
+
+_RELATIVE = re.compile(r"^\[ {0,8}(\d{1,9}\.\d{1,9})\]")
+_ISO = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?([+-]\d\d:?\d\d|Z)?")
+_FABRIC = re.compile(r"^\[([A-Z][a-z]{2} \d\d \d{4} \d\d:\d\d:\d\d)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one bundle says.
+
+    Attributes:
+        verdict: what ails the host.
+        tokens: engine -> what it did when it was asked for a token.
+        boot: identifies the boot; "" when not known.
+        now: the host's clock, seconds since the epoch; 0 when not known.
+        subjects: blamed parts, with serial numbers where the driver still tells them.
+        serials: PCI address -> serial number, of the GPUs that answer.
+        strangers: who has the GPUs open beside the engines and known services, in words.
+        together: all GPUs of this host are reset together.
+        upgrading: an upgrade that is not finished, in words; "" when there is none.
+        texts: the files of the bundle, by name.
+    """
+
+    verdict: Verdict
+    tokens: Mapping[str, Token]
+    boot: str = ""
+    now: float = 0.0
+    subjects: tuple[Subject, ...] = ()
+    serials: Mapping[str, str] = field(default_factory=dict)
+    strangers: tuple[str, ...] = ()
+    together: bool = False
+    upgrading: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def serving(self) -> bool | None:
+        """Every engine gave a token; None when one could not be asked, or there is none."""
+        if not self.tokens:
+            return None
+        if all(said in ANSWERING for said in self.tokens.values()):
+            return True
+        return None if all(said in (*ANSWERING, "unknown") for said in self.tokens.values()) else False
+
+    @property
+    def starting(self) -> bool:
+        """Every engine answers or is on its way there."""
+        return bool(self.tokens) and all(said in (*ANSWERING, "starting") for said in self.tokens.values())
+
+    def in_words(self) -> str:
+        """Return it in a line, for people."""
+        counting = [c for c in self.verdict.causes if not c.explained_by and not c.past]
+        parts = [f"{c.title}{f' [{c.subjects[0]}]' if c.subjects else ''}" for c in counting[:2]]
+        silent = [f"{name}: {said}" for name, said in sorted(self.tokens.items()) if said not in ANSWERING]
+        return "; ".join([*parts, *silent[:3]]) or "well"
+
+
+def unpacked(data: bytes) -> dict[str, str]:
+    """Return the files of a bundle (a tar), name -> text.
+
+    Raises:
+        MetalserveError: it is cut off or none.
+    """
+    texts = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is not None:
+                    texts[PurePosixPath(member.name).name] = decode(content.read())
+    except (tarfile.TarError, EOFError) as error:
+        raise MetalserveError(f"the bundle is cut off or none: {error}") from error
+    if "manifest.tsv" not in texts:
+        raise MetalserveError("the bundle has no manifest: it was cut off on the host")
+    return texts
+
+
+def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str] | None = None) -> Seen:
+    """Judge a bundle.
+
+    Args:
+        texts: its files, name -> text.
+        since: seconds since the epoch by the host's clock; events of logs from before do not count.
+        known: PCI address -> serial number, from earlier looks: a GPU that is off the bus tells none.
+    """
+    evidence = evidence_of([("bundle", list(texts.items()))])
+    evidence = after(evidence, since, zero_of(texts.get("clock.txt", "")))
+    verdict = judge(evidence)
+    gpus = evidence.hardware.gpus if evidence.hardware is not None else ()
+    serials = {gpu.pci: gpu.serial for gpu in gpus if gpu.pci and gpu.serial}
+    causes = tuple(c.id for c in verdict.causes if not c.explained_by and not c.past)
+    clock = texts.get("clock.txt", "").split("\n")
+    record = texts.get("upgrade.json", "")
+    return Seen(
+        verdict,
+        tokens_of(texts),
+        boot=":".join(clock[1:3]) if len(clock) >= 3 and clock[1] else "",
+        now=_number(clock[0]),
+        subjects=subjects_of(verdict, {**(known or {}), **serials}),
+        serials=serials,
+        strangers=_strangers(texts),
+        together=load_gpu_reset().together(texts.get("pci.txt", ""), causes),
+        upgrading=_upgrading(record) if record.strip() else "",
+        texts=dict(texts),
+    )
+
+
+def subjects_of(verdict: Verdict, serials: Mapping[str, str]) -> tuple[Subject, ...]:
+    """Return the parts that the verdict's highest causes blame."""
+    catalogue = load_causes()
+    counting = [c for c in verdict.causes if not c.explained_by and not c.past and c.rung == verdict.rung]
+    found = []
+    for cause in counting:
+        kind = catalogue.cause(cause.id).subject
+        found += [Subject(kind, name, serials.get(name, "")) for name in cause.subjects]
+    return tuple(dict.fromkeys(found))
+
+
+def zero_of(clock: str) -> float | None:
+    """Return when the stamps of the kernel log are zero, seconds since the epoch; None when that is not known.
+
+    Args:
+        clock: `clock.txt` of a bundle: its last two lines are the log's last line, by boot and by calendar.
+    """
+    lines = clock.rstrip("\n").split("\n")
+    if len(lines) < 5:
+        return None
+    relative, absolute = _RELATIVE.match(lines[-2]), _stamp(lines[-1])
+    if relative is None or absolute is None:
+        return None
+    return absolute - float(relative[1])
+
+
+def after(evidence: Evidence, since: float, zero: float | None) -> Evidence:
+    """Return the evidence without the lines of logs from before `since`; a line whose time is not known stays.
+
+    Args:
+        evidence: what was collected.
+        since: seconds since the epoch by the host's clock; 0 keeps everything.
+        zero: when the stamps of the kernel log are zero, or None.
+    """
+    if since <= 0:
+        return evidence
+    return replace(
+        evidence,
+        kernel=_since(evidence.kernel, since, zero) if evidence.kernel is not None else None,
+        fabric=_since(evidence.fabric, since, zero) if evidence.fabric is not None else None,
+        engines={name: _since(text, since, zero) for name, text in evidence.engines.items()},
+    )
+
+
+def _since(text: str, since: float, zero: float | None) -> str:
+    kept, keeping = [], True
+    for line in text.splitlines():
+        at = _time(line, zero)
+        if at is not None:  # a line without a time belongs to the one before it
+            keeping = at >= since
+        if keeping:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _time(line: str, zero: float | None) -> float | None:
+    relative = _RELATIVE.match(line)
+    if relative is not None:
+        return zero + float(relative[1]) if zero is not None else None
+    fabric = _FABRIC.match(line)
+    if fabric is not None:
+        return datetime.strptime(fabric[1], "%b %d %Y %H:%M:%S").astimezone().timestamp()
+    return _stamp(line)
+
+
+def _stamp(line: str) -> float | None:
+    found = _ISO.match(line)
+    if found is None:
+        return None
+    zone = (found[3] or "").replace("Z", "+00:00")
+    at = datetime.fromisoformat(found[1] + zone)
+    return (at if zone else at.astimezone()).timestamp() + float(f"0.{found[2] or 0}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _strangers(texts: Mapping[str, str]) -> tuple[str, ...]:
+    containers = texts.get("gpu-containers.txt", "")
+    found = strangers(texts.get("gpu-holders.txt", ""), containers, load_driver_reload().units)
+    # Where the container runtime does not answer, nobody can tell whose a process in a container is.
+    silent = not containers.strip()
+    return tuple(words for words in found if not (silent and re.match(r"container [0-9a-f]{12} ", words)))
+
+
+def _upgrading(text: str) -> str:
+    try:
+        record = parse_record(text)
+    except MetalserveError as error:
+        return str(error)
+    return "" if record.finished else record.words
+
+
+__all__ = ["ANSWERING", "Seen", "after", "see", "subjects_of", "unpacked", "zero_of"]

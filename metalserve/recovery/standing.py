@@ -1,0 +1,153 @@
+"""What the store says of hosts and of the fleet beside attempts: marks, sightings, breaker, journal."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+
+from metalserve.recovery import locks, rows
+from metalserve.recovery.database import Database
+from metalserve.recovery.memory import Entry, Memory
+from metalserve.recovery.values import BreakerState, Mark, Sighting
+
+KEEP_SIGHTINGS_S = 30 * 86400.0
+"""Seconds that sightings are kept: they come with every look, and only windows of minutes are counted in them."""
+
+CLOSE = "find out what the hosts have in common, then: metalserve recover breaker close --why WHY"
+
+
+class Standing:
+    """The part of the store that needs no lock of a host."""
+
+    def __init__(self, database: Database, alive: locks.Alive) -> None:
+        self._database = database
+        self._alive = alive
+
+    def memory(self, now: float) -> Memory:
+        """Return all that a decision about the fleet needs, as of one moment."""
+        with self._database.read() as connection:
+            return self._memory_of(connection, now)
+
+    def mark(self, mark: Mark) -> None:
+        """Set a mark; one of the same kind is replaced."""
+        with self._database.write() as connection:
+            host, by, why = rows.plain(mark.host), rows.plain(mark.by), rows.plain(mark.why)
+            connection.execute(
+                "INSERT OR REPLACE INTO marks (host, kind, by, why, at, until) VALUES (?, ?, ?, ?, ?, ?)",
+                (host, mark.kind, by, why, mark.at, mark.until),
+            )
+            locks.note(connection, mark.at, "mark", host, by, f"{mark.kind}: {why}")
+
+    def unmark(self, host: str, kind: str, *, by: str = "", why: str = "", now: float = 0.0) -> bool:
+        """Take a mark away; returns whether there was one. `by`, `why` and `now` go into the journal."""
+        with self._database.write() as connection:
+            found = connection.execute("DELETE FROM marks WHERE host = ? AND kind = ?", (host, kind)).rowcount > 0
+            if found:
+                words = f"{kind}: {rows.plain(why)}" if why else kind
+                locks.note(connection, now, "unmark", host, rows.plain(by), words)
+        return found
+
+    def marks(self, now: float) -> list[Mark]:
+        """Return marks that are in force, by host and kind."""
+        with self._database.read() as connection:
+            return self._marks_of(connection, now)
+
+    def saw(self, sighting: Sighting) -> None:
+        """Write down that a host was seen unhealthy; sightings of a month ago are dropped."""
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO sightings (host, at, causes, factors) VALUES (?, ?, ?, ?)",
+                (rows.plain(sighting.host), sighting.at, rows.names(sighting.causes), rows.pairs(sighting.factors)),
+            )
+            connection.execute("DELETE FROM sightings WHERE at < ?", (sighting.at - KEEP_SIGHTINGS_S,))
+
+    def sightings(self, since: float) -> list[Sighting]:
+        """Return what was seen since then, the oldest first."""
+        with self._database.read() as connection:
+            return self._sightings_of(connection, since)
+
+    def breaker(self) -> BreakerState:
+        """Return the breaker's state."""
+        with self._database.read() as connection:
+            return self._breaker_of(connection)
+
+    def open_if(self, judge: Callable[[BreakerState, list[Sighting], Memory], BreakerState], since: float, by: str,
+                now: float) -> BreakerState:  # fmt: skip
+        """Judge the breaker and keep what `judge` returns when it opens it, as one; an open one stays as it is.
+
+        Args:
+            judge: pure; gets the state, the sightings from `since` on, the oldest first, and the rest of the memory.
+            since: seconds since the epoch.
+            by: who looks, for the journal.
+            now: seconds since the epoch.
+        """
+        with self._database.write() as connection:
+            state = self._breaker_of(connection)
+            if state.open:
+                return state
+            after = judge(state, self._sightings_of(connection, since), self._memory_of(connection, now))
+            if after.open:
+                self._keep_breaker(connection, after)
+                locks.note(connection, now, "breaker-open", "", rows.plain(by), rows.plain(after.why))
+            return after
+
+    def close_breaker(self, by: str, why: str, now: float) -> BreakerState | None:
+        """Close the breaker; returns its state from now on, `None` when it was not open."""
+        with self._database.write() as connection:
+            state = self._breaker_of(connection)
+            if not state.open:
+                return None
+            after = replace(state, open=False, since=0.0, closed_by=rows.plain(by), closed_at=now)
+            self._keep_breaker(connection, after)
+            locks.note(connection, now, "breaker-close", "", rows.plain(by), rows.plain(why))
+            return after
+
+    def journal(self, since: float = 0.0) -> list[Entry]:
+        """Return what was changed beside attempts, the oldest first."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                "SELECT at, what, host, by, words FROM journal WHERE at >= ? ORDER BY id", (since,)
+            )
+            return [Entry(*row) for row in found]
+
+    def _marks_of(self, connection: sqlite3.Connection, now: float, host: str | None = None) -> list[Mark]:
+        found = connection.execute(
+            "SELECT host, kind, by, why, at, until FROM marks"
+            " WHERE (until IS NULL OR until > ?) AND (? IS NULL OR host = ?) ORDER BY host, kind",
+            (now, host, host),
+        )
+        return [rows.read_mark(row) for row in found]
+
+    def _sightings_of(self, connection: sqlite3.Connection, since: float) -> list[Sighting]:
+        found = connection.execute(
+            "SELECT host, at, causes, factors FROM sightings WHERE at >= ? ORDER BY at, id", (since,)
+        )
+        return [rows.read_sighting(row) for row in found]
+
+    def _breaker_of(self, connection: sqlite3.Connection) -> BreakerState:
+        return rows.read_breaker(
+            connection.execute("SELECT open, since, why, hosts, closed_by, closed_at FROM breaker").fetchone()
+        )
+
+    def _keep_breaker(self, connection: sqlite3.Connection, state: BreakerState) -> None:
+        connection.execute(
+            "UPDATE breaker SET open = ?, since = ?, why = ?, hosts = ?, closed_by = ?, closed_at = ?",
+            (int(state.open), state.since, rows.plain(state.why), rows.names(state.hosts), state.closed_by,
+             state.closed_at),
+        )  # fmt: skip
+
+    def _memory_of(self, connection: sqlite3.Connection, now: float) -> Memory:
+        ended = connection.execute("SELECT host_group, max(ended) FROM attempts GROUP BY host_group").fetchall()
+        well = connection.execute(
+            "SELECT host, max(ended) FROM attempts WHERE result = 'recovered' GROUP BY host"
+        ).fetchall()
+        return Memory(
+            now=now,
+            open=tuple(rows.read_attempts(connection, "ended IS NULL", ())),
+            locks=tuple(locks.held(connection, now, self._alive)),
+            marks=tuple(self._marks_of(connection, now)),
+            breaker=self._breaker_of(connection),
+            last_ended={group: at for group, at in ended if at is not None},
+            recovered=dict(well),
+        )
