@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from metalserve.catalogue.models import CatalogueError
 
 Confidence = Literal["low", "medium", "high"]
-Log = Literal["kernel", "fabric", "engine"]
+Log = Literal["kernel", "fabric", "engine", "bmc"]
 
 
 class _Row(BaseModel):

@@ -132,6 +132,12 @@ def _weight(cause: Cause, catalogue: CauseCatalogue) -> int:
     return catalogue.height(cause.rung)
 
 
+def of_xid(event: XidEvent, catalogue: CauseCatalogue, origin: str) -> Suspect:
+    """Return what the table says of one Xid that somebody else than the kernel log tells of."""
+    suspect = _of_event(event, catalogue)
+    return Suspect(suspect.cause, suspect.subject, suspect.line, origin, suspect.source)
+
+
 def _of_event(event: XidEvent, catalogue: CauseCatalogue) -> Suspect:
     if event.kind == "off-bus":
         return from_event(event, "gpu-off-bus", catalogue, catalogue.sources["no-xid"])

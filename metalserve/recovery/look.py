@@ -6,8 +6,7 @@ import io
 import re
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from metalserve.catalogue.causes import load_causes
@@ -16,18 +15,14 @@ from metalserve.catalogue.gpu_reset import load_gpu_reset
 from metalserve.errors import MetalserveError
 from metalserve.hardware.parsers.text import decode
 from metalserve.recovery.bundle import Token, tokens_of
-from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.reading import evidence_of
+from metalserve.recovery.since import after, zero_of, zone_of
 from metalserve.recovery.values import Subject
 from metalserve.recovery.verdict import Verdict, judge
 from metalserve.upgrade.holders import strangers
 from metalserve.upgrade.record import parse_record
 
 ANSWERING: tuple[Token, ...] = ("token", "busy", "member")
-
-_RELATIVE = re.compile(r"^\[ {0,8}(\d{1,9}\.\d{1,9})\]")
-_ISO = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?([+-]\d\d:?\d\d|Z)?")
-_FABRIC = re.compile(r"^\[([A-Z][a-z]{2} \d\d \d{4} \d\d:\d\d:\d\d)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +104,8 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
         known: PCI address -> serial number, from earlier looks: a GPU that is off the bus tells none.
     """
     evidence = evidence_of([("bundle", list(texts.items()))])
-    evidence = after(evidence, since, zero_of(texts.get("clock.txt", "")))
+    clock_text = texts.get("clock.txt", "")
+    evidence = after(evidence, since, zero_of(clock_text), zone_of(clock_text))
     verdict = judge(evidence)
     gpus = evidence.hardware.gpus if evidence.hardware is not None else ()
     serials = {gpu.pci: gpu.serial for gpu in gpus if gpu.pci and gpu.serial}
@@ -139,69 +135,6 @@ def subjects_of(verdict: Verdict, serials: Mapping[str, str]) -> tuple[Subject, 
         kind = catalogue.cause(cause.id).subject
         found += [Subject(kind, name, serials.get(name, "")) for name in cause.subjects]
     return tuple(dict.fromkeys(found))
-
-
-def zero_of(clock: str) -> float | None:
-    """Return when the stamps of the kernel log are zero, seconds since the epoch; None when that is not known.
-
-    Args:
-        clock: `clock.txt` of a bundle: its last two lines are the log's last line, by boot and by calendar.
-    """
-    lines = clock.rstrip("\n").split("\n")
-    if len(lines) < 5:
-        return None
-    relative, absolute = _RELATIVE.match(lines[-2]), _stamp(lines[-1])
-    if relative is None or absolute is None:
-        return None
-    return absolute - float(relative[1])
-
-
-def after(evidence: Evidence, since: float, zero: float | None) -> Evidence:
-    """Return the evidence without the lines of logs from before `since`; a line whose time is not known stays.
-
-    Args:
-        evidence: what was collected.
-        since: seconds since the epoch by the host's clock; 0 keeps everything.
-        zero: when the stamps of the kernel log are zero, or None.
-    """
-    if since <= 0:
-        return evidence
-    return replace(
-        evidence,
-        kernel=_since(evidence.kernel, since, zero) if evidence.kernel is not None else None,
-        fabric=_since(evidence.fabric, since, zero) if evidence.fabric is not None else None,
-        engines={name: _since(text, since, zero) for name, text in evidence.engines.items()},
-    )
-
-
-def _since(text: str, since: float, zero: float | None) -> str:
-    kept, keeping = [], True
-    for line in text.splitlines():
-        at = _time(line, zero)
-        if at is not None:  # a line without a time belongs to the one before it
-            keeping = at >= since
-        if keeping:
-            kept.append(line)
-    return "\n".join(kept)
-
-
-def _time(line: str, zero: float | None) -> float | None:
-    relative = _RELATIVE.match(line)
-    if relative is not None:
-        return zero + float(relative[1]) if zero is not None else None
-    fabric = _FABRIC.match(line)
-    if fabric is not None:
-        return datetime.strptime(fabric[1], "%b %d %Y %H:%M:%S").astimezone().timestamp()
-    return _stamp(line)
-
-
-def _stamp(line: str) -> float | None:
-    found = _ISO.match(line)
-    if found is None:
-        return None
-    zone = (found[3] or "").replace("Z", "+00:00")
-    at = datetime.fromisoformat(found[1] + zone)
-    return (at if zone else at.astimezone()).timestamp() + float(f"0.{found[2] or 0}")
 
 
 def _number(text: str) -> float:

@@ -12,7 +12,7 @@ import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from metalserve.catalogue.causes import Log, load_causes
@@ -24,8 +24,11 @@ from metalserve.hardware.parsers.smi import smi_failure
 from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError, decode
 from metalserve.hardware.values import Gpu
+from metalserve.recovery.bmc_evidence import FILES as BMC_FILES
+from metalserve.recovery.bmc_evidence import read_bmc
 from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.since import after, now_of, zero_of, zone_of
 from metalserve.verify.health import check_gpus
 
 SIZE_LIMIT: Final = 256 << 20
@@ -71,28 +74,38 @@ class _Parts:
         return "\n".join(found) if found else None
 
 
-def read_evidence(names: Iterable[str]) -> Evidence:
+def read_evidence(names: Iterable[str], *, since: float = 0.0) -> Evidence:
     """Read evidence from files, directories, tar archives, or standard input (`-`).
+
+    Args:
+        names: what to read.
+        since: seconds since the epoch by the host's clock: what logs say of the time before is left out.
 
     Raises:
         MetalserveError: a file cannot be read, is too large, or none of them holds anything known.
     """
     names = list(names)
-    return evidence_of([(name, [(where, decode(raw)) for where, raw in files_of(name)]) for name in names])
+    return evidence_of([(name, [(where, decode(raw)) for where, raw in files_of(name)]) for name in names], since=since)
 
 
-def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Evidence:
+def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, since: float = 0.0) -> Evidence:
     """Make evidence of texts that are at hand.
 
     Args:
         given: (name, files) of each source; a file is (path, text).
+        since: seconds since the epoch by the host's clock: what logs say of the time before is left out.
 
     Raises:
         MetalserveError: none of them holds anything known.
     """
     parts = _Parts()
     known = 0
-    for name, files in given:
+    texts = {_name(path): text for _, files in given for path, text in files}
+    own = [(name, [each for each in files if _name(each[0]) not in BMC_FILES]) for name, files in given]
+    clock = texts.get("clock.txt", "")
+    bmc = read_bmc(texts, alone=not any(files for _, files in own), now=now_of(clock))
+    known += bmc is not None
+    for name, files in own:
         bundle = bundle_of(files)
         if bundle is not None:
             known += _take_bundle(name, bundle, parts)
@@ -101,7 +114,7 @@ def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Evide
             known += _take(where, text, parts)
     if not known:
         raise MetalserveError(
-            "holds no kernel log, engine log, log of fabric manager or `nvidia-smi -q`",
+            "holds no kernel log, engine log, log of fabric manager, `nvidia-smi -q` or what a BMC said",
             where=", ".join(name for name, _ in given),
             remedy="give `dmesg`, `journalctl -k`, `docker logs ENGINE`, or a nvidia-bug-report.log.gz",
         )
@@ -111,7 +124,7 @@ def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Evide
         if part == "smi-q" and not parts.gpus and not parts.smi:
             parts.lacking.append(f"{words}: what the driver itself asks for is not known")
     hardware = NodeHardware(gpus=tuple(parts.gpus), smi_state="ok") if parts.gpus else None
-    return Evidence(
+    evidence = Evidence(
         kernel=parts.text("kernel"),
         earlier=parts.text("earlier"),
         fabric=parts.text("fabric"),
@@ -121,8 +134,14 @@ def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Evide
         silent_engines=tuple(parts.silent),
         hardware=hardware,
         findings=tuple(check_gpus(hardware, load_gpus())) if hardware else (),
-        lacking=tuple(parts.lacking),
+        bmc=bmc,
+        lacking=(*parts.lacking, *(bmc.missed if bmc is not None else ())),
     )
+    return after(evidence, since, zero_of(clock), zone_of(clock))
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path.rpartition(":")[2]).name
 
 
 def files_of(name: str) -> Iterator[tuple[str, bytes]]:

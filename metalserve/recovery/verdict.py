@@ -9,6 +9,7 @@ from typing import Any, Final
 from metalserve.catalogue.causes import CauseCatalogue, Confidence, load_causes
 from metalserve.hardware.parsers.kernel_log import parse_kernel_log
 from metalserve.hardware.values import XidEvent
+from metalserve.recovery.bmc_evidence import from_bmc
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
 from metalserve.recovery.suspects import EARLIER, Suspect, from_earlier, from_findings, from_gpus, from_logs, from_smi
@@ -124,6 +125,7 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
         *from_gpus(gpus, catalogue),
         *(s for s in from_logs(evidence, catalogue) if not (quiet and s.cause.id in _THE_DRIVER_KNOWS)),
         *from_findings(evidence, catalogue),
+        *(from_bmc(evidence.bmc, catalogue, kernel=evidence.kernel is not None) if evidence.bmc else ()),
     ]
     causes = _explained(_merged([*found, *(_of_suspect(each) for each in suspects)]), catalogue)
     causes += _past(evidence, catalogue)
