@@ -16,6 +16,7 @@ from metalserve.hardware.values import Gpu, XidEvent
 from metalserve.recovery.suspects import Suspect, from_event
 
 _ECC_FOLLOWED = {63: "remap-pending", 64: "remap-failed"}
+_CODE = re.compile(r"recovery action changed from .{1,80} to 0x([0-9a-fA-F]{1,8}) \(")
 _PROGRAM = ("program-fault",)
 _PREVIOUS = re.compile(r"caused by previous Xid (\d{1,4})")
 """Xid 45 of newer drivers names what it cleans up after; the line of that Xid may be gone from the log."""
@@ -106,7 +107,12 @@ def _since_the_last_recovery(events: Sequence[XidEvent]) -> Sequence[XidEvent]:
 
 
 def _by_action(action: str, pci: str, line: str, origin: str, catalogue: CauseCatalogue) -> Suspect:
-    cause = catalogue.cause(catalogue.recovery_actions.get(action.strip().lower(), "unknown-action"))
+    known = catalogue.recovery_actions.get(action.strip().lower())
+    code = _CODE.search(line)
+    if known is None and code is not None:  # drivers rename their actions, and keep the numbers of NVML
+        named = next((a.name for a in load_xids().recovery_actions if a.code == int(code[1], 16)), "")
+        known = catalogue.recovery_actions.get(named.lower())
+    cause = catalogue.cause(known or "unknown-action")
     return Suspect(cause, pci, line, origin, cause.source)
 
 

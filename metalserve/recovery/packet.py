@@ -18,9 +18,10 @@ from metalserve import __version__
 from metalserve.errors import MetalserveError
 from metalserve.hardware.node import NodeHardware
 from metalserve.hardware.parsers.text import decode
+from metalserve.recovery.opening import files_of
 from metalserve.recovery.packet_page import concerning, page
 from metalserve.recovery.parts import machine_of, parts_of
-from metalserve.recovery.reading import files_of, read_evidence
+from metalserve.recovery.reading import read_evidence
 from metalserve.recovery.scrub import scrubbed
 from metalserve.recovery.values import Attempt
 from metalserve.recovery.verdict import Verdict, judge

@@ -5,12 +5,9 @@ What a file is, is seen from what it holds, since people paste and rename. Nothi
 
 from __future__ import annotations
 
-import gzip
-import io
+import contextlib
 import re
-import sys
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
@@ -20,6 +17,7 @@ from metalserve.catalogue.loader import load_gpus
 from metalserve.errors import MetalserveError
 from metalserve.hardware.gpu_details import gpu_details
 from metalserve.hardware.node import NodeHardware
+from metalserve.hardware.parsers.drive_health import parse_drive_health
 from metalserve.hardware.parsers.smi import smi_failure
 from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError, decode
@@ -28,13 +26,11 @@ from metalserve.recovery.bmc_evidence import FILES as BMC_FILES
 from metalserve.recovery.bmc_evidence import read_bmc
 from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.opening import files_of
 from metalserve.recovery.since import after, now_of, zero_of, zone_of
+from metalserve.verify.drives import check_drives
+from metalserve.verify.finding import Finding
 from metalserve.verify.health import check_gpus
-
-SIZE_LIMIT: Final = 256 << 20
-"""Bytes of one file after decompression; a nvidia-bug-report has some tens of MiB."""
-FILE_LIMIT: Final = 2000
-"""Files of one directory or tar."""
 
 _SMI_FAILURE_LIMIT: Final = 20_000
 """Characters of a text that may be nothing but a complaint of nvidia-smi; it prints its table after some of them."""
@@ -124,6 +120,7 @@ def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, since
         if part == "smi-q" and not parts.gpus and not parts.smi:
             parts.lacking.append(f"{words}: what the driver itself asks for is not known")
     hardware = NodeHardware(gpus=tuple(parts.gpus), smi_state="ok") if parts.gpus else None
+    findings = (*(check_gpus(hardware, load_gpus()) if hardware else ()), *_drives(texts))
     evidence = Evidence(
         kernel=parts.text("kernel"),
         earlier=parts.text("earlier"),
@@ -133,73 +130,24 @@ def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, since
         smi_status=parts.smi_status,
         silent_engines=tuple(parts.silent),
         hardware=hardware,
-        findings=tuple(check_gpus(hardware, load_gpus())) if hardware else (),
+        findings=findings,
         bmc=bmc,
         lacking=(*parts.lacking, *(bmc.missed if bmc is not None else ())),
     )
     return after(evidence, since, zero_of(clock), zone_of(clock))
 
 
+def _drives(texts: Mapping[str, str]) -> Iterator[Finding]:
+    """What the SMART logs of a bundle say (`nvme-nvme0.json`), by the check that `metalserve verify` makes of them."""
+    logs = ((re.fullmatch(r"nvme-(nvme\d{1,3})\.json", name), text) for name, text in sorted(texts.items()))
+    joined = "".join(f"drive\t/dev/{found[1]}\n{text}\n" for found, text in logs if found is not None)
+    with contextlib.suppress(ParseError):
+        drives = NodeHardware(drive_health=parse_drive_health(joined))
+        yield from (finding for finding in check_drives(drives) if finding.check == "nvme-health")
+
+
 def _name(path: str) -> str:
     return PurePosixPath(path.rpartition(":")[2]).name
-
-
-def files_of(name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield (where, content) of a file, of all files of a directory or tar, or of standard input (`-`), decompressed.
-
-    Raises:
-        MetalserveError: it cannot be read or is too large.
-    """
-    if name == "-":
-        yield "standard input", _unpacked("standard input", sys.stdin.buffer.read(SIZE_LIMIT + 1))
-        return
-    path = Path(name)
-    try:
-        if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.is_file() and not each.is_symlink())
-            if len(inside) > FILE_LIMIT:
-                raise MetalserveError(f"has more than {FILE_LIMIT} files", where=name)
-            for each in inside:
-                yield str(each), _unpacked(str(each), each.read_bytes())
-        elif _is_tar(path):
-            yield from _of_tar(path)
-        else:
-            yield name, _unpacked(name, path.read_bytes())
-    except OSError as error:
-        raise MetalserveError(f"cannot be read: {error.strerror}", where=name) from error
-    except tarfile.TarError as error:
-        raise MetalserveError(f"cannot be read: {error}", where=name) from error
-
-
-def _is_tar(path: Path) -> bool:
-    try:
-        return tarfile.is_tarfile(path)
-    except EOFError:  # a .gz that was cut off: what it is, is said when it is read
-        return False
-
-
-def _of_tar(path: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path) as archive:
-        for number, member in enumerate(archive):
-            if number >= FILE_LIMIT:
-                raise MetalserveError(f"has more than {FILE_LIMIT} files", where=str(path))
-            if member.isfile() and member.size <= SIZE_LIMIT:  # read only, never unpacked: its names do not matter
-                content = archive.extractfile(member)
-                if content is not None:
-                    yield f"{path}:{member.name}", _unpacked(member.name, content.read())
-
-
-def _unpacked(where: str, raw: bytes) -> bytes:
-    if raw[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(SIZE_LIMIT + 1)
-        except (OSError, EOFError) as error:
-            raise MetalserveError(f"cannot be decompressed: {error}", where=where) from error
-    if len(raw) > SIZE_LIMIT:
-        raise MetalserveError(
-            f"is larger than {SIZE_LIMIT >> 20} MiB", where=where, remedy="cut out the time in question"
-        )
-    return raw
 
 
 def _take_bundle(name: str, bundle: Bundle, parts: _Parts) -> int:

@@ -235,4 +235,4 @@ def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool
 
 
 def _by_height(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
-    return sorted(causes, key=lambda c: -catalogue.height(c.rung))
+    return sorted(causes, key=lambda c: (-catalogue.height(c.rung), c.id))

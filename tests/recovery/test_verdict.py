@@ -65,8 +65,9 @@ def test_the_table_uses_every_sign() -> None:
         "engine": [case.get("engine", "") for case in CASES] + others,
     }
     seen = {log: "\n".join(texts) for log, texts in logs.items()}
-    causes = {sign.cause for sign in load_causes().signs}
-    shown = {sign.cause for sign in load_causes().signs if sign.compiled.search(seen[sign.log])}
+    signs = [sign for sign in load_causes().signs if sign.log != "bmc"]  # those are shown in test_bmc_evidence.py
+    causes = {sign.cause for sign in signs}
+    shown = {sign.cause for sign in signs if sign.compiled.search(seen[sign.log])}
     assert causes - shown == set(), "give each cause a case"
 
 
@@ -134,6 +135,15 @@ def test_a_well_gpu_does_not_excuse_the_program_that_it_stopped() -> None:
 @pytest.mark.parametrize("action", ["N/A", "[N/A]", None])
 def test_an_action_that_the_driver_does_not_print_has_no_say(action: str | None) -> None:
     assert judge(with_gpu(XID_154, recovery_action=action)).rung == "reboot"
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "rung"),
+    [("0x2", "Some Future Name", "reboot"), ("0x1", "PF FLR", "reset-gpu"), ("0x63", "Some Future Name", "quarantine")],
+)
+def test_an_action_by_another_name_is_known_by_its_number(code: str, words: str, rung: str) -> None:
+    line = f"NVRM: Xid (PCI:0000:09:00): 154, GPU recovery action changed from 0x0 (None) to {code} ({words})"
+    assert judge(Evidence(kernel=line)).rung == rung
 
 
 def test_an_action_of_the_future_is_not_ignored() -> None:
@@ -204,3 +214,28 @@ def test_a_catalogue_that_names_what_it_does_not_have_is_refused() -> None:
     data["xids"] = {79: "no-such-cause"}
     with pytest.raises(ValueError, match="no-such-cause"):
         CauseCatalogue.model_validate(data)
+
+
+ACTIONS = st.sampled_from(sorted(load_causes().recovery_actions))
+
+
+@given(ACTIONS, st.lists(LINES, max_size=8), st.lists(st.text(max_size=40), max_size=3))
+def test_more_evidence_never_lowers_what_the_driver_asks_for(action: str, lines: list[str], noise: list[str]) -> None:
+    """The driver's own word is the highest authority: nothing beside it makes the step smaller."""
+    catalogue = load_causes()
+    asked = catalogue.cause(catalogue.recovery_actions[action])
+    verdict = judge(with_gpu("\n".join([*lines, *noise]), recovery_action=action))
+    if asked.confidence != "low":
+        assert catalogue.height(verdict.rung) >= catalogue.height(asked.rung)
+    mine = [c for c in verdict.causes if c.authority == "the driver's recovery action" and GPU in c.subjects]
+    assert asked.rung == "nothing" or [c.id for c in mine] == [asked.id]
+
+
+@given(st.sampled_from(["0x1 (GPU Reset Required)", "0x2 (Node Reboot Required)"]), st.lists(LINES, max_size=8))
+def test_more_xids_never_lower_what_xid_154_asks_for(action: str, lines: list[str]) -> None:
+    others = [line for line in lines if "0000:09:00" not in line]
+    asks = f"NVRM: Xid (PCI:0000:09:00): 154, GPU recovery action changed from 0x0 (None) to {action}"
+    height = load_causes().height
+    for place in range(len(others) + 1):
+        verdict = judge(Evidence(kernel="\n".join([*others[:place], asks, *others[place:]])))
+        assert height(verdict.rung) >= height("reset-gpu" if "Reset" in action else "reboot")
