@@ -12,9 +12,10 @@ from pathlib import PurePosixPath
 
 from metalserve.catalogue.causes import load_causes
 from metalserve.catalogue.driver_reload import load_driver_reload
-from metalserve.catalogue.gpu_reset import load_gpu_reset
+from metalserve.catalogue.ladder import GpuReset, load_ladder
+from metalserve.catalogue.loader import load_gpus
 from metalserve.errors import MetalserveError
-from metalserve.hardware.parsers.text import decode
+from metalserve.hardware.parsers.text import decode, pci_address
 from metalserve.recovery.bundle import Token, tokens_of
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.reading import evidence_of
@@ -42,7 +43,7 @@ class Seen:
         subjects: blamed parts, with serial numbers where the driver still tells them.
         serials: PCI address -> serial number, of the GPUs that answer.
         strangers: who has the GPUs open beside the engines and known services, in words.
-        together: all GPUs of this host are reset together.
+        reset: how GPUs of this host are reset; None where lspci told of none.
         upgrading: an upgrade that is not finished, in words; "" when there is none.
         texts: the files of the bundle, by name.
     """
@@ -54,7 +55,7 @@ class Seen:
     subjects: tuple[Subject, ...] = ()
     serials: Mapping[str, str] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
-    together: bool = False
+    reset: GpuReset | None = None
     upgrading: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
 
@@ -111,9 +112,7 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
     evidence = evidence_of([("bundle", list(texts.items()))])
     evidence = after(evidence, since, zero_of(texts.get("clock.txt", "")))
     verdict = judge(evidence)
-    gpus = evidence.hardware.gpus if evidence.hardware is not None else ()
-    serials = {gpu.pci: gpu.serial for gpu in gpus if gpu.pci and gpu.serial}
-    causes = tuple(c.id for c in verdict.causes if not c.explained_by and not c.past)
+    serials = serials_of(texts.get("smi-q.txt", ""))
     clock = texts.get("clock.txt", "").split("\n")
     record = texts.get("upgrade.json", "")
     return Seen(
@@ -124,7 +123,7 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
         subjects=subjects_of(verdict, {**(known or {}), **serials}),
         serials=serials,
         strangers=_strangers(texts),
-        together=load_gpu_reset().together(texts.get("pci.txt", ""), causes),
+        reset=reset_of(texts.get("pci.txt", "")),
         upgrading=_upgrading(record) if record.strip() else "",
         texts=dict(texts),
     )
@@ -139,6 +138,31 @@ def subjects_of(verdict: Verdict, serials: Mapping[str, str]) -> tuple[Subject, 
         kind = catalogue.cause(cause.id).subject
         found += [Subject(kind, name, serials.get(name, "")) for name in cause.subjects]
     return tuple(dict.fromkeys(found))
+
+
+def serials_of(smi: str) -> dict[str, str]:
+    """Return PCI address -> serial number of the GPUs in `nvidia-smi -q`; one without a number is left out."""
+    found = {}
+    for part in re.split(r"^GPU (?=[0-9A-Fa-f]{8}:)", smi, flags=re.MULTILINE)[1:]:
+        address = pci_address(part.split("\n", 1)[0])
+        serial = re.search(r"^ +Serial Number +: (\w{1,40})$", part, re.MULTILINE)
+        if address and serial:
+            found[address] = serial[1]
+    return found
+
+
+def reset_of(pci: str) -> GpuReset | None:
+    """Return how the GPUs of a host are reset; None when there are none.
+
+    Args:
+        pci: `lspci -Dn` of the host.
+    """
+    devices = re.findall(r"\b03(?:00|02): 10de:([0-9a-f]{4})\b", pci.lower())
+    if not devices:
+        return None
+    specs = [load_gpus().by_pci_id(device) for device in devices]
+    fabrics = {spec.fabric if spec is not None else "mixed" for spec in specs}
+    return load_ladder().reset(fabrics.pop() if len(fabrics) == 1 else "mixed")
 
 
 def zero_of(clock: str) -> float | None:
