@@ -17,7 +17,7 @@ from metalserve.recovery.store import Store
 from metalserve.recovery.values import Attempt, BreakerState, Mark, Sighting, Step, Subject
 
 GPU = Subject("gpu", "0000:1b:00.0", "1651")
-RESET = Step("reset-gpu", (GPU,), "the driver asks for it", 120.0)
+RESET = Step("reset-gpu", (GPU,), "the driver asks for it", 120.0, "boot-1")
 
 
 def begun(store: Store, host: str = "gpu-01", actor: str = "a", now: float = 100.0) -> Attempt:
