@@ -22,9 +22,10 @@ mkdir "$out" "$place/state"
 
 scrub() {
   sed -E \
-    -e 's/((api[_-]?key|token|secret|password|passwd|authorization|credential)["'"'"']?[[:space:]]*[:=][[:space:]]*["'"'"']?(bearer[[:space:]]+|basic[[:space:]]+)?)[^[:space:]"'"'"',;]+/\1***/gI' \
+    -e 's/((api[_-]?key|token|secret|password|passwd|authorization|credential)\\?["'"'"']?[[:space:]]*[:=][[:space:]]*\\?["'"'"']?(bearer[[:space:]]+|basic[[:space:]]+)?)[^[:space:]"'"'"',;]+/\1***/gI' \
     -e 's/(--(api-key|hf-token|token|password)[[:space:]=]+)[^[:space:]]+/\1***/gI' \
     -e 's/(bearer[[:space:]]+)[A-Za-z0-9._~+\/=-]{8,}/\1***/gI' \
+    -e 's/([a-z][a-z0-9+.-]{1,20}:\/\/)[^[:space:]\/@:",]{1,100}:[^[:space:]\/@",]{1,200}@/\1***@/gI' \
     -e 's/\b(hf_|sk-|ghp_|glpat-)[A-Za-z0-9_-]{12,}/\1***/g'
 }
 
@@ -51,6 +52,8 @@ tailed() { tail -n "$MS_LINES" "$@"; }
 take kernel.log sh -c 'dmesg 2>/dev/null | grep -q . && dmesg | tail -n "$1" || journalctl -k -b 0 -o short-iso --no-pager -n "$1"' sh "$MS_LINES"
 take kernel-previous.log journalctl -k -b -1 -o short-iso --no-pager -n "$MS_LINES"
 take boot.txt sh -c 'cat /proc/sys/kernel/random/boot_id /proc/uptime /proc/cmdline; uname -a; cat /etc/os-release; uptime'
+# What a vendor asks for first; root alone may read the serial numbers.
+take identity.txt sh -c 'cd /sys/class/dmi/id || exit 1; for f in sys_vendor product_name product_serial product_uuid chassis_serial board_vendor board_name board_serial bios_version bios_date; do [ ! -r "$f" ] || printf "%s=%s\n" "$f" "$(cat "$f")"; done'
 # Whose clock the stamps of the kernel log follow, which boot this is, and which machine.
 take clock.txt sh -c 'date +%s.%N; cat /proc/sys/kernel/random/boot_id; cut -d" " -f22 /proc/1/stat; dmesg | tail -n 1; dmesg --time-format iso | tail -n 1'
 take machine.txt sh -c 'cat /sys/class/dmi/id/product_serial; cat /sys/class/dmi/id/product_uuid; cat /sys/class/dmi/id/product_name'

@@ -66,6 +66,15 @@ class Nvlink5Rule(_Row):
     source: str
 
 
+class XidText(_Row):
+    """An Xid whose words say more than its number."""
+
+    xid: int
+    text: str
+    cause: str
+    source: str
+
+
 class CauseCatalogue(_Row):
     """Rungs, causes, signs, and the ways from Xids, recovery actions and findings to causes."""
 
@@ -77,6 +86,7 @@ class CauseCatalogue(_Row):
     xid_actions: dict[str, str]
     recovery_actions: dict[str, str]
     nvlink5: tuple[Nvlink5Rule, ...]
+    xid_texts: tuple[XidText, ...] = ()
     checks: dict[str, str]
 
     @cached_property
@@ -107,6 +117,7 @@ class CauseCatalogue(_Row):
         named = [
             *(sign.cause for sign in self.signs), *self.xids.values(), *self.xid_actions.values(),
             *self.recovery_actions.values(), *(rule.cause for rule in self.nvlink5), *self.checks.values(),
+            *(rule.cause for rule in self.xid_texts),
         ]  # fmt: skip
         unknown = sorted(set(named) - set(ids))
         if unknown:
@@ -129,7 +140,7 @@ def load_causes() -> CauseCatalogue:
     """
     text = resources.files("metalserve.catalogue").joinpath("causes.yaml").read_text(encoding="utf-8")
     data: Any = yaml.safe_load(text)
-    for kind in ("causes", "signs", "nvlink5"):
+    for kind in ("causes", "signs", "nvlink5", "xid_texts"):
         for row in data[kind]:
             row["source"] = data["sources"][row["source"]]
     try:

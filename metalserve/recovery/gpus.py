@@ -148,6 +148,9 @@ def _of_event(event: XidEvent, catalogue: CauseCatalogue) -> Suspect:
             ):
                 return from_event(event, rule.cause, catalogue, rule.source)
         return from_event(event, "nvlink-fault", catalogue, catalogue.sources["catalogue"])
+    for words in catalogue.xid_texts:
+        if words.xid == code and words.text in event.message:
+            return from_event(event, words.cause, catalogue, words.source)
     known = load_xids().by_code(code)
     if known is None or known.severity == "unused":
         return from_event(event, "unknown-xid", catalogue, catalogue.sources["catalogue"])

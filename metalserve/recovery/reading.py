@@ -78,7 +78,7 @@ def read_evidence(names: Iterable[str]) -> Evidence:
         MetalserveError: a file cannot be read, is too large, or none of them holds anything known.
     """
     names = list(names)
-    return evidence_of([(name, [(where, decode(raw)) for where, raw in _files(name)]) for name in names])
+    return evidence_of([(name, [(where, decode(raw)) for where, raw in files_of(name)]) for name in names])
 
 
 def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Evidence:
@@ -125,7 +125,12 @@ def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Evide
     )
 
 
-def _files(name: str) -> Iterator[tuple[str, bytes]]:
+def files_of(name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield (where, content) of a file, of all files of a directory or tar, or of standard input (`-`), decompressed.
+
+    Raises:
+        MetalserveError: it cannot be read or is too large.
+    """
     if name == "-":
         yield "standard input", _unpacked("standard input", sys.stdin.buffer.read(SIZE_LIMIT + 1))
         return

