@@ -6,7 +6,7 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from metalserve.catalogue.causes import load_causes
@@ -18,7 +18,7 @@ from metalserve.pyinfra_seam.cli_run import run_pyinfra
 from metalserve.pyinfra_seam.outofband import NO_REIMAGE, OutOfBand
 from metalserve.pyinfra_seam.recovery_sessions import Sessions
 from metalserve.pyinfra_seam.sessions import Answer
-from metalserve.recovery.bundle import DEADLINE_S, collecting_script
+from metalserve.recovery.bundle import DEADLINE_S, Token, collecting_script
 from metalserve.recovery.host_steps import BUSY, step_script
 from metalserve.recovery.look import Seen, see, unpacked
 from metalserve.recovery.ports import Done, Looked
@@ -73,6 +73,7 @@ class HostHands:
         self._looks: dict[str, tuple[float, Looked]] = {}
         self._since: dict[str, float] = {}
         self._kept: dict[str, list[Path]] = {}
+        self._last: dict[str, Looked] = {}
 
     # -- looking
 
@@ -84,7 +85,7 @@ class HostHands:
             return latest
         return self._look(host, since)
 
-    def survey(self, hosts: Sequence[str], since: dict[str, float]) -> dict[str, Looked]:
+    def survey(self, hosts: Sequence[str], since: Mapping[str, float]) -> dict[str, Looked]:
         """Look at several hosts side by side; bundles are kept of those alone that are not well.
 
         Args:
@@ -101,6 +102,10 @@ class HostHands:
         return self._judged(host, answer, since, began)
 
     def _judged(self, host: str, answer: Answer, since: float, began: float, *, keep_well: bool = True) -> Looked:
+        self._last[host] = self._read(host, answer, since, began, keep_well)
+        return self._last[host]
+
+    def _read(self, host: str, answer: Answer, since: float, began: float, keep_well: bool) -> Looked:
         self._seen.pop(host, None)
         if answer.error:
             return self._unseen(host, answer.error)
@@ -145,6 +150,15 @@ class HostHands:
             return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
         except (OSError, ValueError, AttributeError):
             return {}
+
+    def tokens(self, host: str) -> Mapping[str, Token]:
+        """Return what each engine did when the host was last looked at; nothing when it did not answer."""
+        seen = self._seen.get(host)
+        return seen.tokens if seen is not None else {}
+
+    def latest(self, host: str) -> Looked | None:
+        """Return the last look at a host."""
+        return self._last.get(host)
 
     # -- what can be done
 
