@@ -2,8 +2,8 @@
 
 Numbers that peers have are theirs: NVSentinel (breaker: 50 % in 5 minutes; five remediations in seven days are given
 up), gpud (gives up after the same Xid came back through two reboots), medik8s NodeHealthCheck (a node counts after 300
-seconds; 51 % of the nodes stay healthy). The others are our own choice and say so. How often hosts fail by chance: Meta's
-report of the training of Llama 3 counts 466 interruptions in 54 days on 2,048 hosts, that is 8.6 a day.
+seconds; 51 % of the nodes stay healthy). The others are our own choice and say so. How often hosts fail by chance: the
+report on the training of Llama 3 counts 466 interruptions in 54 days on 2,048 hosts, that is 8.6 a day.
 """
 
 from __future__ import annotations
