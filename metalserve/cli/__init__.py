@@ -22,6 +22,7 @@ COMMANDS = {
     "lab": "The built-in lab: real hosts, simulated GPUs.",
     "plan": "Plan the vLLM launch from hardware and model.",
     "read": "Read the output of a hardware tool (nvidia-smi, lspci, ...) into JSON.",
+    "recover": "Bring failed nodes back: plan, steps, proof, limits; what is remembered of it.",
     "release": "List, show and check releases.",
     "report": "Show the report of a verify run: terminal, HTML page, JUnit; what got worse.",
     "router": "The running routers: drain and enable replicas, see their state.",

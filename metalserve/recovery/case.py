@@ -28,7 +28,7 @@ class Case:
         earlier: ended attempts that count: of this host, and of the parts that are blamed wherever they were.
         cannot: rung -> why it cannot be tried; a rung that is missing or empty can be.
         rules: see `Rules`.
-        begun: when the attempt began, seconds since the epoch.
+        begun: when the controller that has it now began with it, seconds since the epoch.
         now: seconds since the epoch.
         forbidden: why nothing may be done to the host now (a mark, another holder); empty when it may.
     """

@@ -11,11 +11,10 @@ from dataclasses import replace
 from typing import Final
 
 from metalserve.catalogue.ladder import load_ladder
-from metalserve.errors import MetalserveError
 from metalserve.recovery.case import STAGES, Case, counting, remembered, same_part
 from metalserve.recovery.clock import Clock
 from metalserve.recovery.ladder import Finish, next_step
-from metalserve.recovery.ports import Hands, Looked, Remembers
+from metalserve.recovery.ports import Forbidden, Hands, Looked, Remembers
 from metalserve.recovery.rules import Rules
 from metalserve.recovery.values import Attempt, Mark, Outcome, Proof, Result, Step, StepRecord
 
@@ -30,11 +29,11 @@ _RESULTS: Final[dict[str, Result]] = {
 }  # fmt: skip
 
 
-class NotBegun(MetalserveError):
+class NotBegun(Forbidden):
     """Nothing was done to the host: another holds it, or a mark forbids it."""
 
 
-class Lost(MetalserveError):
+class Lost(Forbidden):
     """The host was taken over by another controller; it goes on there, not here."""
 
 
@@ -46,6 +45,7 @@ def recover_host(
     Raises:
         NotBegun: another holds the host, or a mark forbids it; nothing was done.
         Lost: another controller took the host over meanwhile.
+        Forbidden: the store does not let it begin (the breaker is open); nothing was done.
         MetalserveError: the store failed; the attempt stays open and the next run takes it over.
     """
     if held := store.take(host, actor, clock.now(), LOCK_S):
@@ -73,6 +73,7 @@ class _Recovery:
         self.attempt: Attempt
         self.first: Looked
         self.latest: Looked
+        self.begun = clock.now()  # of this controller's part: the time that a host lay with a dead one does not count
         self.asked_for_evidence = False
 
     def begin(self, group: str) -> None:
@@ -126,7 +127,7 @@ class _Recovery:
         earlier = self._earlier(now)
         while True:
             case = Case(
-                self.host, self.first, self.latest, tuple(self.steps), earlier, self.rules, self.attempt.begun, now,
+                self.host, self.first, self.latest, tuple(self.steps), earlier, self.rules, self.begun, now,
                 cannot, self._forbidden(),
             )  # fmt: skip
             move = next_step(case)
@@ -145,9 +146,13 @@ class _Recovery:
             self.latest = self._look(self._since())
             return None  # decide anew: the host may have changed while it was drained
         self._hold(step.deadline_s)
-        if self._forbidden():
-            return None
-        before, record = self.latest, self._begun(step)
+        before = self.latest
+        try:
+            record = self._begun(step)
+        except Forbidden:
+            if self._forbidden():
+                return None  # somebody marked the host a moment ago: decide anew
+            raise
         done = self.hands.act(self.host, step)
         proof: Proof | None = None
         seen = ""

@@ -255,7 +255,8 @@ def _give_up(case: Case, why: str) -> Finish:
 
 def _depth(case: Case) -> Depth:
     """The deepest of what the rungs made want; one deeper for what has come back."""
-    depths = [case.rules.depth, *(load_ladder().rung(step.step.rung).depth for step in case.rungs)]
+    made = [step.step.rung for step in case.rungs]
+    depths = [case.rules.depth, *(case.rules.depths.get(rung, load_ladder().rung(rung).depth) for rung in made)]
     level = max(DEPTHS.index(depth) for depth in depths)
     if level == DEPTHS.index("standard") and any(heavy(attempt) for attempt in _same(case)):
         level += 1

@@ -11,12 +11,12 @@ from pathlib import PurePosixPath
 
 from metalserve.catalogue.causes import load_causes
 from metalserve.catalogue.driver_reload import load_driver_reload
-from metalserve.catalogue.gpu_reset import load_gpu_reset
+from metalserve.catalogue.ladder import GpuReset, load_ladder
+from metalserve.catalogue.loader import load_gpus
 from metalserve.errors import MetalserveError
-from metalserve.hardware.parsers.text import decode
+from metalserve.hardware.parsers.text import decode, pci_address
 from metalserve.recovery.bundle import Token, tokens_of
 from metalserve.recovery.reading import evidence_of
-from metalserve.recovery.since import after, zero_of, zone_of
 from metalserve.recovery.values import Subject
 from metalserve.recovery.verdict import Verdict, judge
 from metalserve.upgrade.holders import strangers
@@ -37,7 +37,7 @@ class Seen:
         subjects: blamed parts, with serial numbers where the driver still tells them.
         serials: PCI address -> serial number, of the GPUs that answer.
         strangers: who has the GPUs open beside the engines and known services, in words.
-        together: all GPUs of this host are reset together.
+        reset: how GPUs of this host are reset; None where lspci told of none.
         upgrading: an upgrade that is not finished, in words; "" when there is none.
         texts: the files of the bundle, by name.
     """
@@ -49,7 +49,7 @@ class Seen:
     subjects: tuple[Subject, ...] = ()
     serials: Mapping[str, str] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
-    together: bool = False
+    reset: GpuReset | None = None
     upgrading: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,13 +103,9 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
         since: seconds since the epoch by the host's clock; events of logs from before do not count.
         known: PCI address -> serial number, from earlier looks: a GPU that is off the bus tells none.
     """
-    evidence = evidence_of([("bundle", list(texts.items()))])
-    clock_text = texts.get("clock.txt", "")
-    evidence = after(evidence, since, zero_of(clock_text), zone_of(clock_text))
+    evidence = evidence_of([("bundle", list(texts.items()))], since=since)
     verdict = judge(evidence)
-    gpus = evidence.hardware.gpus if evidence.hardware is not None else ()
-    serials = {gpu.pci: gpu.serial for gpu in gpus if gpu.pci and gpu.serial}
-    causes = tuple(c.id for c in verdict.causes if not c.explained_by and not c.past)
+    serials = serials_of(texts.get("smi-q.txt", ""))
     clock = texts.get("clock.txt", "").split("\n")
     record = texts.get("upgrade.json", "")
     return Seen(
@@ -120,7 +116,7 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
         subjects=subjects_of(verdict, {**(known or {}), **serials}),
         serials=serials,
         strangers=_strangers(texts),
-        together=load_gpu_reset().together(texts.get("pci.txt", ""), causes),
+        reset=reset_of(texts.get("pci.txt", "")),
         upgrading=_upgrading(record) if record.strip() else "",
         texts=dict(texts),
     )
@@ -135,6 +131,31 @@ def subjects_of(verdict: Verdict, serials: Mapping[str, str]) -> tuple[Subject, 
         kind = catalogue.cause(cause.id).subject
         found += [Subject(kind, name, serials.get(name, "")) for name in cause.subjects]
     return tuple(dict.fromkeys(found))
+
+
+def serials_of(smi: str) -> dict[str, str]:
+    """Return PCI address -> serial number of the GPUs in `nvidia-smi -q`; one without a number is left out."""
+    found = {}
+    for part in re.split(r"^GPU (?=[0-9A-Fa-f]{8}:)", smi, flags=re.MULTILINE)[1:]:
+        address = pci_address(part.split("\n", 1)[0])
+        serial = re.search(r"^ +Serial Number +: (\w{1,40})$", part, re.MULTILINE)
+        if address and serial:
+            found[address] = serial[1]
+    return found
+
+
+def reset_of(pci: str) -> GpuReset | None:
+    """Return how the GPUs of a host are reset; None when there are none.
+
+    Args:
+        pci: `lspci -Dn` of the host.
+    """
+    devices = re.findall(r"\b03(?:00|02): 10de:([0-9a-f]{4})\b", pci.lower())
+    if not devices:
+        return None
+    specs = [load_gpus().by_pci_id(device) for device in devices]
+    fabrics = {spec.fabric if spec is not None else "mixed" for spec in specs}
+    return load_ladder().reset(fabrics.pop() if len(fabrics) == 1 else "mixed")
 
 
 def _number(text: str) -> float:
@@ -160,4 +181,4 @@ def _upgrading(text: str) -> str:
     return "" if record.finished else record.words
 
 
-__all__ = ["ANSWERING", "Seen", "after", "see", "subjects_of", "unpacked", "zero_of"]
+__all__ = ["ANSWERING", "Seen", "see", "subjects_of", "unpacked"]

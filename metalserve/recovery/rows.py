@@ -22,7 +22,7 @@ from metalserve.recovery.values import (
     Subject,
 )
 
-STEP = "id, attempt, rung, subjects, reason, deadline_s, begun, ended, outcome, proof, words"
+STEP = "id, attempt, rung, subjects, reason, deadline_s, begun, ended, outcome, proof, words, boot"
 ATTEMPT = "id, host, host_group, actor, causes, subjects, rung, evidence, begun, ended, result, words"
 
 
@@ -68,11 +68,11 @@ def read_one_step(connection: sqlite3.Connection, identity: int | None) -> StepR
 
 def read_step(row: Sequence[Any]) -> StepRecord:
     """Return a step of a row of the columns `STEP`."""
-    identity, attempt, rung, subjects, reason, deadline_s, begun, ended, outcome, proof, words = row
+    identity, attempt, rung, subjects, reason, deadline_s, begun, ended, outcome, proof, words, boot = row
     return StepRecord(
         id=identity,
         attempt=attempt,
-        step=Step(_text(rung), _subjects(subjects), _text(reason), _time(deadline_s)),
+        step=Step(_text(rung), _subjects(subjects), _text(reason), _time(deadline_s), _text(boot)),
         begun=_time(begun),
         ended=None if ended is None else _time(ended),
         outcome=_one_of(outcome, Outcome),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from metalserve.catalogue.ladder import Depth
+from metalserve.settings.recovery import RecoverySettings
 
 DAY_S: Final = 86400.0
 
@@ -29,6 +30,7 @@ class Rules:
         looks: times that an answer which is unknown is asked for again.
         pause_s: seconds between them.
         depth: the least depth of the verify that accepts.
+        depths: rung -> depth of the verify that follows it, where the host's differ from the catalogue's.
         deadlines: rung -> seconds, where the host's differ from the catalogue's.
     """
 
@@ -42,4 +44,19 @@ class Rules:
     looks: int = 3
     pause_s: float = 20.0
     depth: Depth = "quick"
+    depths: Mapping[str, Depth] = field(default_factory=dict)
     deadlines: Mapping[str, float] = field(default_factory=dict)
+
+
+def rules_of(settings: RecoverySettings) -> Rules:
+    """Return the rules that a host's settings give. It may be re-imaged when template and drive are both named."""
+    return Rules(
+        reimage=settings.template is not None and settings.disk_serial is not None,
+        recurrence=settings.same_part,
+        host_recurrence=settings.same_host,
+        window_s=settings.window_h * 3600.0,
+        drain_s=float(settings.drain_s),
+        depth=settings.verify,
+        depths=dict(settings.depths),
+        deadlines={rung: float(seconds) for rung, seconds in settings.deadlines_s.items()},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from metalserve.recovery import locks, rows
@@ -15,6 +15,9 @@ KEEP_SIGHTINGS_S = 30 * 86400.0
 """Seconds that sightings are kept: they come with every look, and only windows of minutes are counted in them."""
 
 CLOSE = "find out what the hosts have in common, then: metalserve recover breaker close --why WHY"
+
+
+Judge = Callable[[BreakerState, Callable[[float], list[Sighting]], Memory], BreakerState]
 
 
 class Standing:
@@ -55,12 +58,17 @@ class Standing:
 
     def saw(self, sighting: Sighting) -> None:
         """Write down that a host was seen unhealthy; sightings of a month ago are dropped."""
+        self.saw_all([sighting])
+
+    def saw_all(self, sightings: Sequence[Sighting]) -> None:
+        """Write down several sightings as one: a look at the whole fleet waits for the disk once."""
+        values = [(rows.plain(s.host), s.at, rows.names(s.causes), rows.pairs(s.factors)) for s in sightings]
+        if not values:
+            return
         with self._database.write() as connection:
-            connection.execute(
-                "INSERT INTO sightings (host, at, causes, factors) VALUES (?, ?, ?, ?)",
-                (rows.plain(sighting.host), sighting.at, rows.names(sighting.causes), rows.pairs(sighting.factors)),
-            )
-            connection.execute("DELETE FROM sightings WHERE at < ?", (sighting.at - KEEP_SIGHTINGS_S,))
+            connection.executemany("INSERT INTO sightings (host, at, causes, factors) VALUES (?, ?, ?, ?)", values)
+            latest = max(sighting.at for sighting in sightings)
+            connection.execute("DELETE FROM sightings WHERE at < ?", (latest - KEEP_SIGHTINGS_S,))
 
     def sightings(self, since: float) -> list[Sighting]:
         """Return what was seen since then, the oldest first."""
@@ -72,13 +80,12 @@ class Standing:
         with self._database.read() as connection:
             return self._breaker_of(connection)
 
-    def open_if(self, judge: Callable[[BreakerState, list[Sighting], Memory], BreakerState], since: float, by: str,
-                now: float) -> BreakerState:  # fmt: skip
-        """Judge the breaker and keep what `judge` returns when it opens it, as one; an open one stays as it is.
+    def open_if(self, judge: Judge, by: str, now: float) -> BreakerState:
+        """Judge the breaker and keep what `judge` returns when that is open, as one; an open one stays as it is.
 
         Args:
-            judge: pure; gets the state, the sightings from `since` on, the oldest first, and the rest of the memory.
-            since: seconds since the epoch.
+            judge: pure; gets the state, a function from a time to the sightings since then (the oldest first), and
+                the rest of the memory.
             by: who looks, for the journal.
             now: seconds since the epoch.
         """
@@ -86,7 +93,7 @@ class Standing:
             state = self._breaker_of(connection)
             if state.open:
                 return state
-            after = judge(state, self._sightings_of(connection, since), self._memory_of(connection, now))
+            after = judge(state, lambda since: self._sightings_of(connection, since), self._memory_of(connection, now))
             if after.open:
                 self._keep_breaker(connection, after)
                 locks.note(connection, now, "breaker-open", "", rows.plain(by), rows.plain(after.why))

@@ -102,7 +102,7 @@ class Store(Standing):
             Forbidden: the lock was lost, a step of the attempt is still in flight, the attempt has ended, or somebody
                 has marked the host since.
         """
-        values = (attempt, rows.plain(step.rung), rows.parts(step.subjects), rows.plain(step.reason), step.deadline_s)
+        decided = (rows.plain(step.rung), rows.parts(step.subjects), rows.plain(step.reason), step.deadline_s)
         with self._database.write() as connection:
             host = self._open_and_mine(connection, attempt)
             for mark in self._marks_of(connection, now, host):
@@ -115,8 +115,9 @@ class Store(Standing):
                 raise Forbidden(f"step {flying[0]} ({flying[1]}) has no outcome yet: judge it first", where=host)
             locks.lengthen(connection, host, now + step.deadline_s + BEYOND_DEADLINE_S)
             identity = connection.execute(
-                "INSERT INTO steps (attempt, rung, subjects, reason, deadline_s, begun) VALUES (?, ?, ?, ?, ?, ?)",
-                (*values, now),
+                "INSERT INTO steps (attempt, rung, subjects, reason, deadline_s, begun, boot)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (attempt, *decided, now, rows.plain(step.boot)),
             ).lastrowid
             return rows.read_one_step(connection, identity)
 

@@ -19,6 +19,7 @@ from metalserve.settings.machine import (
     StorageSettings,
 )
 from metalserve.settings.monitoring import MonitoringSettings
+from metalserve.settings.recovery import RecoveryFleetSettings, RecoverySettings
 from metalserve.settings.repositories import RepositoriesSettings
 from metalserve.settings.router import RouterSettings
 from metalserve.settings.serving import EngineSettings, ModelSettings
@@ -43,6 +44,10 @@ class HostSettings(Section):
     engine: EngineSettings = Field(default_factory=EngineSettings, description="vLLM engine")
     verify: VerifySettings = Field(default_factory=VerifySettings, description="what deploys/verify.py measures")
     router: RouterSettings | None = Field(None, description="router of the fleet on this host; None: it is none")
+    recovery: RecoverySettings = Field(default_factory=RecoverySettings, description="what its recovery may do")
+    recovery_fleet: RecoveryFleetSettings = Field(
+        default_factory=RecoveryFleetSettings, description="limits of recovery; one value for the whole inventory"
+    )
     monitoring: MonitoringSettings | None = Field(None, description="metrics of this host; None: it is not watched")
     simulated: bool = Field(False, description="the GPUs of this host are simulated (the built-in lab)")
 

@@ -17,7 +17,7 @@ from metalserve.recovery.store import Store
 from metalserve.recovery.values import Attempt, BreakerState, Mark, Sighting, Step, Subject
 
 GPU = Subject("gpu", "0000:1b:00.0", "1651")
-RESET = Step("reset-gpu", (GPU,), "the driver asks for it", 120.0)
+RESET = Step("reset-gpu", (GPU,), "the driver asks for it", 120.0, "boot-1")
 
 
 def begun(store: Store, host: str = "gpu-01", actor: str = "a", now: float = 100.0) -> Attempt:
@@ -231,10 +231,10 @@ def test_sightings_are_kept_a_month(store: Store) -> None:
 
 def test_the_breaker_persists_until_a_person_closes_it(store: Store) -> None:
     opened = BreakerState(True, 50.0, "9 hosts", ("a", "b"))
-    assert store.open_if(lambda state, seen, memory: opened, 0.0, "a", 50.0) == opened
+    assert store.open_if(lambda state, seen, memory: opened, "a", 50.0) == opened
     assert other(store).breaker() == opened
     again = BreakerState(True, 60.0, "others", ("c",))
-    assert store.open_if(lambda state, seen, memory: again, 0.0, "a", 60.0) == opened
+    assert store.open_if(lambda state, seen, memory: again, "a", 60.0) == opened
     with pytest.raises(Forbidden, match="gpu-01: the breaker is open: 9 hosts -> find out"):
         begun(store)
     closed = store.close_breaker("eve", "the rollout was taken back", 70.0)

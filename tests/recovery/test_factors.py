@@ -1,0 +1,95 @@
+"""What hosts have in common: only what sets them apart from the fleet is named, and with its numbers."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metalserve.recovery.factors import common, in_common, tail
+
+
+def fleet(size: int = 200) -> dict[str, dict[str, str]]:
+    return {
+        f"h{n:04}": {"release": "2026.11", "driver": "580.95" if n % 10 else "570.1", "rack": f"r{n // 20}"}
+        for n in range(size)
+    }
+
+
+def test_what_everybody_has_explains_nothing() -> None:
+    every = fleet()
+    bad = {host: every[host] for host in list(every)[::25]}
+    assert not any(factor.explains for factor in common(bad, {h: {"release": "2026.11"} for h in every}))
+    only = {host: {"release": "2026.11"} for host in every}
+    said = in_common(common({host: only[host] for host in bad}, only))
+    assert said == (
+        "nothing in common that sets them apart; the nearest: release 2026.11 (8 of 8 bad hosts, 200 of 200 of the"
+        " fleet: that explains nothing)"
+    )
+
+
+def test_the_rack_that_failed_is_named_with_its_numbers() -> None:
+    every = fleet()
+    bad = {f"h{n:04}": every[f"h{n:04}"] for n in range(40, 52)}  # 12 of the 20 hosts of r2
+    first = common(bad, every)[0]
+    assert (first.kind, first.value, first.explains) == ("rack", "r2", True)
+    assert (first.bad, first.bad_known, first.fleet, first.fleet_known) == (12, 12, 20, 200)
+    said = in_common(common(bad, every))
+    assert said.startswith("in common: rack r2 (12 of 12 bad hosts, 20 of 200 of the fleet; by chance: 1 in ")
+    assert "release" not in said
+
+
+def test_factors_of_the_same_hosts_cannot_be_told_apart() -> None:
+    every = {f"h{n}": {"rack": "r1", "switch": "s1"} if n < 10 else {"rack": "r2", "switch": "s2"} for n in range(40)}
+    first = common({f"h{n}": every[f"h{n}"] for n in range(9)}, every)[0]
+    assert first.in_words().startswith("rack r1 = switch s1 (9 of 9 bad hosts, 10 of 40 of the fleet;")
+
+
+def test_a_symptom_is_compared_with_what_failed_before() -> None:
+    every = fleet()
+    bad = {f"h{n:04}": {**every[f"h{n:04}"], "xid": "79"} for n in range(0, 200, 20)}
+    assert not any(f.explains for f in common(bad, every) if f.kind == "xid")  # nothing to compare with
+    before = {f"h{n:04}": {"xid": "31"} for n in range(1, 200, 4)}
+    (xid,) = [f for f in common(bad, every, before) if f.kind == "xid"]
+    assert xid.explains
+    assert xid.in_words().startswith(
+        "xid 79 (10 of 10 bad hosts, 10 of 60 of the hosts seen unhealthy before; by chance"
+    )
+
+
+def test_one_host_or_nothing_known() -> None:
+    assert in_common(common({"a": {}}, {"a": {}})) == "nothing is known that they could have in common"
+    every = {f"h{n}": {"rack": f"r{n}"} for n in range(5000)}
+    assert not any(f.explains for f in common({"h1": every["h1"], "h2": every["h2"]}, every))
+
+
+def test_what_was_seen_of_a_bad_host_is_believed() -> None:
+    every = {f"h{n}": {"driver": "580"} for n in range(100)}
+    bad = {f"h{n}": {"driver": "590"} for n in range(8)}
+    first = common(bad, every)[0]
+    assert (first.value, first.bad, first.fleet, first.fleet_known, first.explains) == ("590", 8, 8, 100, True)
+
+
+@given(st.integers(1, 60), st.data())
+def test_the_tail_is_the_sum_of_the_exact_terms(total: int, data: st.DataObject) -> None:
+    marked, draws = data.draw(st.integers(0, total)), data.draw(st.integers(0, total))
+    drawn = data.draw(st.integers(0, min(draws, marked)))
+    exact = sum(
+        math.comb(marked, k) * math.comb(total - marked, draws - k)
+        for k in range(max(drawn, draws - (total - marked)), min(draws, marked) + 1)
+    ) / math.comb(total, draws)
+    assert tail(drawn, draws, marked, total) == pytest.approx(exact, rel=1e-9)
+
+
+def test_chance_alone_is_seldom_blamed() -> None:
+    """Hosts that fail at random: something is named in at most about one of a hundred."""
+    every = fleet(400)
+    source = random.Random(7)
+    named = 0
+    for _ in range(300):
+        bad = {host: every[host] for host in source.sample(sorted(every), 12)}
+        named += any(factor.explains for factor in common(bad, every))
+    assert named <= 8
