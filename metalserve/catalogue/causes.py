@@ -48,6 +48,12 @@ class Sign(_Row):
     pattern: str
     cause: str
     source: str
+    over: str | None = Field(None, description="a later line that says that it was nothing")
+
+    @cached_property
+    def ends(self) -> re.Pattern[str] | None:
+        """The pattern of `over`, if there is one."""
+        return re.compile(self.over) if self.over else None
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:

@@ -209,7 +209,7 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
             by = why.id
         elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
             by = "gpu-off-bus"
-        elif cause.id == "drive-bad" and _of_a_drive_that_is_gone(cause, by_id):
+        elif "drive-gone" in by_id and (cause.id == "drive-slow" or _of_a_drive_that_is_gone(cause, by_id)):
             by = "drive-gone"
         result.append(replace(cause, explained_by=by) if by else cause)
     return result
@@ -221,9 +221,8 @@ def _judged(causes: list[Found], catalogue: CauseCatalogue) -> Found | None:
 
 
 def _of_a_drive_that_is_gone(cause: Found, by_id: dict[str, Found]) -> bool:
-    gone = by_id.get("drive-gone")
     medium = any("critical medium error" in line for line in cause.lines)  # that is the drive's own word
-    return gone is not None and not medium and set(cause.subjects) <= set(gone.subjects)
+    return cause.id == "drive-bad" and not medium and set(cause.subjects) <= set(by_id["drive-gone"].subjects)
 
 
 def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool:

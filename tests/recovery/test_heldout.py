@@ -11,7 +11,7 @@ import yaml
 from bench.verdict.heldout import CASES, ask, report
 from metalserve.catalogue.causes import load_causes
 
-SETS = [CASES]
+SETS = sorted(CASES.parent.glob("cases*.yaml"))
 ALL: list[dict[str, Any]] = [case for path in SETS for case in yaml.safe_load(path.read_text())]
 
 OTHERWISE = {
@@ -19,6 +19,8 @@ OTHERWISE = {
     "completion timeout that the driver cannot recover from": ("program-fault", "restart-engine"),
     # A reset is cheaper than the reboot of the report, which had not tried one; the ladder climbs if it must.
     "a write out of bounds that takes all GPUs of the node with it": ("gpu-fault", "reset-gpu"),
+    # Commands are aborted and the drive goes on, or the kernel resets it: that has a line of its own.
+    "commands that are aborted one after another": ("drive-slow", "nothing"),
     # Causes of their own since, with the rung that was right.
     "uncorrectable memory error, seen by the program alone": ("engine-memory-error", "reset-gpu"),
     "Xid 61 of an old GPU": ("gpu-fault-legacy", "reboot"),
