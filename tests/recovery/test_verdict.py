@@ -71,6 +71,43 @@ def test_the_table_uses_every_sign() -> None:
     assert causes - shown == set(), "give each cause a case"
 
 
+OF_THE_BUCKET = {  # NVIDIA's immediate action, for an Xid that stands alone in the log
+    "IGNORE": "nothing",
+    "RESTART_APP": "restart-engine",
+    "RESET_GPU": "reset-gpu",
+    "RESTART_BM": "reboot",
+    "RESTART_VM": "reboot",
+    "UPDATE_SWFW": "converge",
+    "CHECK_MECHANICALS": "quarantine",
+    "CHECK_UVM": "reload-driver",
+    "CONTACT_SUPPORT": "nothing",
+    "WORKFLOW_XID_45": "nothing",
+    "WORKFLOW_XID_48": "reset-gpu",
+    "WORKFLOW_NVLINK_ERR": "reset-gpu",
+    "WORKFLOW_NVLINK5_ERR": "reset-gpu",  # no word of "Nonfatal": taken as fatal
+    "XID_154": "quarantine",  # the line names no action: nothing may be done to the GPU by guess
+}
+OTHER_RUNG = {  # where NVIDIA's bucket is not what is done, and for numbers it names no action for
+    61: "reboot",  # DeepSeek's practice (leptonai/gpud#100); NVIDIA only says to ask support
+    63: "reset-gpu",  # the row is replaced at the next reset, which may wait
+    64: "quarantine",  # A100 memory guide: after a failed remap the GPU goes to the field diagnostic
+    167: "reboot",
+    169: "reset-gpu",
+    173: "quarantine",
+    175: "quarantine",
+}
+
+
+@pytest.mark.parametrize("code", [xid.code for xid in load_xids().xids])
+def test_every_xid_asks_for_the_rung_that_nvidia_names_on_the_tables_authority(code: int) -> None:
+    known = load_xids().by_code(code)
+    assert known is not None
+    verdict = judge(Evidence(kernel=f"NVRM: Xid (PCI:0000:09:00): {code}, pid=1, name=python, something"))
+    wanted = OTHER_RUNG.get(code) or (OF_THE_BUCKET[known.nvidia[0]] if known.nvidia else "nothing")
+    assert [(cause.authority, cause.rung) for cause in verdict.causes] == [("the Xid table", wanted)]
+    assert verdict.rung == wanted
+
+
 @pytest.mark.parametrize("code", [xid.code for xid in load_xids().xids])
 def test_every_xid_has_a_cause_as_heavy_as_its_severity(code: int) -> None:
     verdict = judge(Evidence(kernel=f"NVRM: Xid (PCI:0000:09:00): {code}, pid=1, name=python, something"))
