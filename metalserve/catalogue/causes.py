@@ -49,11 +49,18 @@ class Sign(_Row):
     cause: str
     source: str
     over: str | None = Field(None, description="a later line that says that it was nothing")
+    after: str | None = Field(None, description="a line that must stand shortly before, as a trace's head")
+    within: int = Field(40, description="lines after that head that still belong to it")
 
     @cached_property
     def ends(self) -> re.Pattern[str] | None:
         """The pattern of `over`, if there is one."""
         return re.compile(self.over) if self.over else None
+
+    @cached_property
+    def head(self) -> re.Pattern[str] | None:
+        """The pattern of `after`, if there is one."""
+        return re.compile(self.after) if self.after else None
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:

@@ -58,13 +58,18 @@ def from_earlier(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Susp
 def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
     signs = [sign for sign in catalogue.signs if sign.log == log]
     ending = [sign for sign in signs if sign.ends is not None]
+    heads = [sign for sign in signs if sign.head is not None]
+    headed: dict[int, int] = {}
     kept: list[tuple[Sign, Suspect]] = []
-    for line in clean(text).splitlines():
+    for number, line in enumerate(clean(text).splitlines()):
         line = line.strip()[:2000]
+        headed.update({id(sign): number for sign in heads if sign.head is not None and sign.head.search(line)})
         for sign in ending:
             if sign.ends is not None and sign.ends.search(line):
                 kept = [(by, suspect) for by, suspect in kept if by is not sign]
         for sign in signs:
+            if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
+                continue
             found = sign.compiled.search(line)
             if found is None:
                 continue

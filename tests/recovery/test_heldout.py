@@ -21,7 +21,11 @@ OTHERWISE = {
     "a write out of bounds that takes all GPUs of the node with it": ("gpu-fault", "reset-gpu"),
     # Commands are aborted and the drive goes on, or the kernel resets it: that has a line of its own.
     "commands that are aborted one after another": ("drive-slow", "nothing"),
+    # The sources do not agree whether 12028 is fatal, and the line does not say.
+    "a fatal error of a switch, told without its severity": ("", "nothing"),
     # Causes of their own since, with the rung that was right.
+    "fabric manager was started again without a reset of the GPUs": ("fabric-stale", "reset-gpu"),
+    "firmware of the GSP is not where the driver wants it": ("driver-incomplete", "converge"),
     "uncorrectable memory error, seen by the program alone": ("engine-memory-error", "reset-gpu"),
     "Xid 61 of an old GPU": ("gpu-fault-legacy", "reboot"),
 }
