@@ -19,7 +19,7 @@ from metalserve.settings.machine import (
     StorageSettings,
 )
 from metalserve.settings.monitoring import MonitoringSettings
-from metalserve.settings.recovery import RecoveryFleetSettings, RecoverySettings
+from metalserve.settings.recovery import RecoveryFleetSettings, RecoverySettings, with_recovery
 from metalserve.settings.repositories import RepositoriesSettings
 from metalserve.settings.router import RouterSettings
 from metalserve.settings.serving import EngineSettings, ModelSettings
@@ -54,7 +54,7 @@ class HostSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, data: Any) -> Any:
-        return with_verify(data)
+        return with_recovery(with_verify(data))
 
     @field_validator("release")
     @classmethod
