@@ -26,6 +26,9 @@ from metalserve.upgrade.record import parse_record
 
 ANSWERING: tuple[Token, ...] = ("token", "busy", "member")
 
+WELL = "gpu-well"
+"""The cause that is none: the driver says that a GPU has recovered."""
+
 _RELATIVE = re.compile(r"^\[ {0,8}(\d{1,9}\.\d{1,9})\]")
 _ISO = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?([+-]\d\d:?\d\d|Z)?")
 _FABRIC = re.compile(r"^\[([A-Z][a-z]{2} \d\d \d{4} \d\d:\d\d:\d\d)\]")
@@ -75,7 +78,7 @@ class Seen:
 
     def in_words(self) -> str:
         """Return it in a line, for people."""
-        counting = [c for c in self.verdict.causes if not c.explained_by and not c.past]
+        counting = [c for c in self.verdict.causes if not c.explained_by and not c.past and c.id != WELL]
         parts = [f"{c.title}{f' [{c.subjects[0]}]' if c.subjects else ''}" for c in counting[:2]]
         silent = [f"{name}: {said}" for name, said in sorted(self.tokens.items()) if said not in ANSWERING]
         return "; ".join([*parts, *silent[:3]]) or "well"
@@ -132,6 +135,8 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
 def subjects_of(verdict: Verdict, serials: Mapping[str, str]) -> tuple[Subject, ...]:
     """Return the parts that the verdict's highest causes blame."""
     catalogue = load_causes()
+    if verdict.rung == "nothing":
+        return ()
     counting = [c for c in verdict.causes if not c.explained_by and not c.past and c.rung == verdict.rung]
     found = []
     for cause in counting:

@@ -45,7 +45,10 @@ def next_move(node: Node, trace: Trace, failure: str = "") -> Move:
         MetalserveError: the host tells nothing, or an upgrade of it is unfinished.
     """
     record = record_of(node)
-    record = None if record is not None and record.result else record
+    if record is not None and record.result:
+        if trace.acted["finish"]:
+            return _ended(record)
+        record = None
     steps = list(record.steps) if record is not None else []
     since = max((s.begun for s in steps), default=last_end(node))
     seen, look = look_of(node, since)
@@ -176,14 +179,21 @@ def _nothing_done(move: Finish) -> End:
     return End({}, failed=f"{move.next}: {move.reason}", remedy=move.person or "see `metalserve diagnose`")
 
 
-def _finish(record: Record, move: Finish, seen: Seen, trace: Trace) -> Move:
+def _finish(record: Record, move: Finish, seen: Seen, trace: Trace) -> Act:
     good = move.next in ("well", "accept", "restore", "recovered")
-    made = ", ".join(f"{s.rung} ({s.proof})" for s in record.steps)
-    if trace.acted["finish"]:
-        if good:
-            after = f"; `deploys/verify.py --data depth={move.depth}` proves it deeper" if move.depth != "quick" else ""
-            return End({"recovery": f"{made}: {move.reason}{after}"})
-        return End({}, failed=f"{move.next}: {move.reason} (made: {made})", remedy=move.person or NOT_FROM_HERE)
+    words = move.reason
+    if good and move.depth != "quick":
+        words += f"; prove it deeper with deploys/verify.py --data depth={move.depth}"
+    elif not good:
+        words += f" -> {move.person or NOT_FROM_HERE}"
     result = "recovered" if good else "quarantine" if move.next == "quarantine" else "stopped"
-    ended = record.model_copy(update={"result": result, "words": move.reason, "ended": seen.now})
+    ended = record.model_copy(update={"result": result, "words": words, "ended": seen.now})
     return Act("finish", (Change(File(RECORD, ended.text()), f"record: {result}: {move.reason}"),), "finish")
+
+
+def _ended(record: Record) -> End:
+    made = ", ".join(f"{s.rung} ({s.proof})" for s in record.steps)
+    if record.result == "recovered":
+        return End({"recovery": f"{made}: {record.words}"})
+    what, _, remedy = record.words.partition(" -> ")
+    return End({}, failed=f"{record.result}: {what} (made: {made})", remedy=remedy)
