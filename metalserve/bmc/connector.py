@@ -117,22 +117,23 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
 
     def _pause(self, method: str, error: sushy_errors.SushyError, tried: int) -> float | None:
         """Return the seconds after which a request may be repeated, `None` when it may not."""
-        wait = min(4.0, 0.5 * 2 ** (tried - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+        wait: float = min(4.0, 0.5 * 2 ** (tried - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
         if isinstance(error, sushy_errors.HTTPError):
             if any(word in str(error) for word in load_bmc_quirks().not_ready()):
                 return max(wait, 2.0)  # refused for now, so nothing was done
             busy = int(error.status_code or 0) in (429, 500, 502, 503, 504)
             return wait if method == "GET" and busy else None
-        cause = error.__context__
+        cause: BaseException | None = error.__context__
         if not isinstance(error, sushy_errors.ConnectionError) or isinstance(cause, requests.exceptions.SSLError):
             return None
         return wait if method == "GET" or _never_left(cause) else None
 
     def _in_words(self, method: str, path: str, error: Exception) -> Exception:
         """Return what sushy must see itself (it reads errors of HTTP), or a BmcError."""
-        if isinstance(error, sushy_errors.HTTPError):
-            return error
         cause = error.__context__
+        known: type[Exception] = sushy_errors.HTTPError
+        if isinstance(error, known):
+            return error
         if isinstance(cause, requests.exceptions.SSLError):
             return self._untrusted(str(cause))
         sent = method != "GET" and not _never_left(cause)
