@@ -23,7 +23,10 @@ class PinnedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **keywords: Any) -> None:
         """Have every connection of the pool compare the fingerprint."""
-        super().init_poolmanager(connections, maxsize, block, assert_fingerprint=self.pin, **keywords)
+        # a context of our own: urllib3 would load all authorities of the system anew for each connection
+        super().init_poolmanager(
+            connections, maxsize, block, assert_fingerprint=self.pin, ssl_context=_trusting_nobody(), **keywords
+        )
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         """Leave authorities and names out of it: the fingerprint is the whole check."""
@@ -55,15 +58,20 @@ def secure(session: requests.Session, base_url: str, tls: BmcTlsSettings) -> Non
 
 def seen_fingerprint(host: str, port: int, timeout_s: float = 5.0) -> str:
     """Return the SHA-256 of the certificate that a server shows, "" when it shows none. Nothing is sent to it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # only to say what stands there; whoever reads it decides
     try:
         with (
             socket.create_connection((host, port), timeout=timeout_s) as plain,
-            context.wrap_socket(plain, server_hostname=host) as secured,
+            _trusting_nobody().wrap_socket(plain, server_hostname=host) as secured,
         ):
             certificate = secured.getpeercert(binary_form=True)
     except OSError:
         return ""
     return hashlib.sha256(certificate).hexdigest() if certificate else ""
+
+
+def _trusting_nobody() -> ssl.SSLContext:
+    """Return a context that takes any certificate: for who compares its fingerprint, or sends nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
