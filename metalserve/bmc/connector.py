@@ -112,7 +112,9 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
                 )
             except sushy_errors.SushyError as error:
                 pause = self._pause(method, error, tried)
-                if tried >= tries or pause is None or pause >= self.left():
+                # `tries` is for what the BMC answers; a connection that broke is worth a second one
+                most = tries if isinstance(error, sushy_errors.HTTPError) else max(tries, 2)
+                if tried >= most or pause is None or pause >= self.left():
                     raise self._in_words(method, path, error) from None
 
     def _pause(self, method: str, error: sushy_errors.SushyError, tried: int) -> float | None:
@@ -183,6 +185,8 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
                 raise requests.exceptions.ReadTimeout("the answer took too long")
         response._content = b"".join(parts)
         response._content_consumed = True
+        # each request asks for the connection's end, and a BMC that closes it without saying so would break the next
+        response.raw.close()
         return response
 
 

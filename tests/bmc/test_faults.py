@@ -119,7 +119,7 @@ def test_a_bmc_that_does_not_answer_ends_with_the_deadline(
     monkeypatch.setattr(connector, "READ_S", 0.5)
     fake.fault("hang")
     begun = time.monotonic()
-    with pytest.raises(BmcError, match="no answer in time|no time is left"), on.connector.within(2.0):
+    with pytest.raises(BmcError, match=r"no answer in time|no time is left"), on.connector.within(2.0):
         on.power()
     assert time.monotonic() - begun < 6
 
