@@ -6,15 +6,12 @@ pyinfra inventories/prod.py deploys/recover.py -y --limit node7
 It knows no router, no BMC and no limits of the fleet: those are `metalserve recover`'s.
 """
 
-from pyinfra import local
-
-from metalserve.paths import ROOT
 from metalserve.pyinfra_seam.role import begin
 from roles import recovery
 
 # Without the driver's own tools: on a host where they hang each of them would take its whole minute.
 begin(recovery.desired.watch, hardware=False)
 if recovery.wants_main_job():
-    local.include(str(ROOT / "deploys" / "gpu_node.py"))
+    recovery.main_job()
 else:
     recovery.recovery()

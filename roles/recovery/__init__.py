@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pyinfra import local
+
+from metalserve.paths import ROOT
 from metalserve.pyinfra_seam.hostrun import current
 from metalserve.pyinfra_seam.role import role
 from metalserve.pyinfra_seam.stepping import Walk, walk
@@ -25,4 +28,9 @@ def wants_main_job() -> bool:
     return False
 
 
-__all__ = ["desired", "recovery", "wants_main_job"]
+def main_job() -> None:
+    """Run the main job in this very run, in place of a step."""
+    local.include(str(ROOT / "deploys" / "gpu_node.py"))
+
+
+__all__ = ["desired", "main_job", "recovery", "wants_main_job"]
