@@ -10,7 +10,7 @@ from typing import Any
 
 from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
-from metalserve.lab import faults, hosts
+from metalserve.lab import faults, hosts, wrecks
 from metalserve.lab.fleet import RunningHost, running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import check_machine, read_json, run
@@ -122,9 +122,11 @@ def fault(
     if kind == "unreachable":
         hosts.plug(layout, host, connected=False)
     elif kind == "host-hang":
-        hosts.hang(layout, host)
+        wrecks.hang(layout.host(host.name))
+        hosts.plug(layout, host, connected=False)
     elif kind == "filesystem-destroyed":
-        hosts.destroy(layout, host)
+        wrecks.destroy(layout.host(host.name))
+        _power_anew(layout, host)
     return entry
 
 
@@ -132,11 +134,16 @@ def heal(layout: Layout, host: RunningHost, kind: str | None = None) -> list[dic
     """End a host's faults, or those of one kind; returns those that ended."""
     ended = faults.heal(layout.host(host.name), kind)
     if kind in (None, "unreachable", "host-hang"):
-        hosts.unhang(layout, host)
+        wrecks.unhang(layout.host(host.name))
         hosts.plug(layout, host, connected=True)
-    if kind in (None, "filesystem-destroyed"):
-        hosts.restore(layout, host)
+    if kind in (None, "filesystem-destroyed") and wrecks.restore(layout.host(host.name)):
+        _power_anew(layout, host)
     return ended
+
+
+def _power_anew(layout: Layout, host: RunningHost) -> None:
+    hosts.cut_power(layout, host.name)
+    hosts.start(layout, host)
 
 
 def delay(layout: Layout, milliseconds: float) -> str:

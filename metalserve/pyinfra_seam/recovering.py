@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from metalserve.catalogue.causes import load_causes
@@ -15,15 +12,11 @@ from metalserve.errors import MetalserveError
 from metalserve.pyinfra_seam import routers
 from metalserve.pyinfra_seam.cli_run import Outcome as Ran
 from metalserve.pyinfra_seam.cli_run import run_pyinfra
-from metalserve.pyinfra_seam.outofband import NO_REIMAGE, OutOfBand
-from metalserve.pyinfra_seam.recovery_sessions import Sessions
-from metalserve.pyinfra_seam.sessions import Answer
-from metalserve.recovery.bundle import DEADLINE_S, Token, collecting_script
+from metalserve.pyinfra_seam.outofband import NO_REIMAGE
+from metalserve.pyinfra_seam.recovery_looks import Looks
 from metalserve.recovery.host_steps import BUSY, step_script
-from metalserve.recovery.look import Seen, see, unpacked
 from metalserve.recovery.ports import Done, Looked
 from metalserve.recovery.values import Attempt, Proof, Step
-from metalserve.report.writing import write_whole
 
 MAIN_JOB, VERIFY = "deploys/gpu_node.py", "deploys/verify.py"
 
@@ -33,18 +26,12 @@ SETTLE_S = 20.0
 FABRIC_S = 150.0
 """The same for the NVLink fabric, whose state takes up to two minutes after a reset (FM User Guide)."""
 
-SKEW_S = 30.0
-"""Seconds by which a host's clock may differ from ours before times are converted."""
-
-FRESH_S = 5.0
-"""Seconds that the look of a good proof stands for the next one."""
-
 _FREES_GPUS = ("reset-gpu", "reload-driver", "reboot", "power-cycle", "reimage")
 _LOOK_AGAIN_S = 2.0
 
 
-class HostHands:
-    """Implements `metalserve.recovery.ports.Hands`.
+class HostHands(Looks):
+    """Implements `metalserve.recovery.ports.Hands`; how it looks stands in `Looks`.
 
     Args:
         inventory: the inventory file.
@@ -66,99 +53,8 @@ class HostHands:
         history: Callable[[], Sequence[Attempt]],
         say: Callable[[str, str], None] = lambda host, words: None,
     ) -> None:
-        self.sessions = Sessions(inventory)
-        self._inventory, self._keep, self._actor, self._history, self._say = inventory, keep, actor, history, say
-        self._bands = OutOfBand(self.sessions.settings)
-        self._seen: dict[str, Seen] = {}
-        self._looks: dict[str, tuple[float, Looked]] = {}
-        self._since: dict[str, float] = {}
-        self._kept: dict[str, list[Path]] = {}
-        self._last: dict[str, Looked] = {}
-
-    # -- looking
-
-    def look(self, host: str, *, since: float = 0.0) -> Looked:
-        """Collect evidence and judge; see `Hands.look`. The bundle is kept."""
-        self._since[host] = max(since, self._since.get(host, 0.0))
-        at, latest = self._looks.pop(host, (0.0, None))
-        if latest is not None and time.monotonic() - at < FRESH_S:
-            return latest
-        return self._look(host, since)
-
-    def survey(self, hosts: Sequence[str], since: Mapping[str, float]) -> dict[str, Looked]:
-        """Look at several hosts side by side; bundles are kept of those alone that are not well.
-
-        Args:
-            hosts: their names.
-            since: host -> seconds since the epoch; events from before do not count.
-        """
-        began = time.time()
-        answers = self.sessions.ask_all(list(hosts), collecting_script(), DEADLINE_S)
-        return {h: self._judged(h, answers[h], since.get(h, 0.0), began, keep_well=False) for h in hosts}
-
-    def _look(self, host: str, since: float) -> Looked:
-        began = time.time()
-        answer = self.sessions.ask(host, collecting_script(), DEADLINE_S)
-        return self._judged(host, answer, since, began)
-
-    def _judged(self, host: str, answer: Answer, since: float, began: float, *, keep_well: bool = True) -> Looked:
-        self._last[host] = self._read(host, answer, since, began, keep_well)
-        return self._last[host]
-
-    def _read(self, host: str, answer: Answer, since: float, began: float, keep_well: bool) -> Looked:
-        self._seen.pop(host, None)
-        if answer.error:
-            return self._unseen(host, answer.error)
-        try:
-            texts = unpacked(answer.data)
-            known = self._serials(host)
-            now = see(texts).now if since else 0.0
-            skew = now - began if now and abs(now - began) > SKEW_S else 0.0
-            seen = see(texts, since=since + skew if since else 0.0, known=known)
-        except MetalserveError as error:
-            return Looked(True, True, None, None, words=f"no evidence: {error.what}")
-        self._seen[host] = seen
-        if seen.serials and not seen.serials.items() <= known.items():
-            write_whole(self._keep / f"{_safe(host)}-gpus.json", json.dumps({**known, **seen.serials}).encode())
-        model = self.sessions.settings[host].model is not None
-        serving = seen.serving if seen.tokens else not model
-        well = serving is True and seen.verdict.rung == "nothing"
-        path = self._write(host, answer.data) if keep_well or not well else ""
-        return Looked(True, True, seen.verdict, serving, seen.boot, path, seen.subjects, seen.in_words())
-
-    def _unseen(self, host: str, error: str) -> Looked:
-        powered, words, files = self._bands.glance(host)
-        evidence = ""
-        if files:
-            path = self._keep / f"{_safe(host)}-{_stamp()}-bmc.json"
-            write_whole(path, json.dumps(files, indent=1).encode())
-            self._kept.setdefault(host, []).append(path)
-            evidence = str(path)
-        return Looked(
-            False, powered, None, None, evidence=evidence, words=f"SSH: {error}{f'; {words}' if words else ''}"
-        )
-
-    def _write(self, host: str, data: bytes) -> str:
-        path = self._keep / f"{_safe(host)}-{_stamp()}.tar.gz"
-        write_whole(path, gzip.compress(data, compresslevel=3, mtime=0))
-        self._kept.setdefault(host, []).append(path)
-        return str(path)
-
-    def _serials(self, host: str) -> dict[str, str]:
-        path = self._keep / f"{_safe(host)}-gpus.json"
-        try:
-            return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
-            return {}
-
-    def tokens(self, host: str) -> Mapping[str, Token]:
-        """Return what each engine did when the host was last looked at; nothing when it did not answer."""
-        seen = self._seen.get(host)
-        return seen.tokens if seen is not None else {}
-
-    def latest(self, host: str) -> Looked | None:
-        """Return the last look at a host."""
-        return self._last.get(host)
+        super().__init__(inventory, keep)
+        self._inventory, self._actor, self._history, self._say = inventory, actor, history, say
 
     # -- what can be done
 
@@ -255,26 +151,42 @@ class HostHands:
 
     def prove(self, host: str, step: Step, before: Looked) -> tuple[Proof, str]:
         """Look until the host is as the step should have made it, or it is plain that it is not."""
-        since, began = self._since.get(host, 0.0), time.monotonic()
-        rebooted = step.rung in ("reboot", "power-cycle", "reimage")
+        other_boot = step.rung in ("reboot", "power-cycle", "reimage")
+        before_boot = before.boot if other_boot else ""
+        return self._settled(
+            host, self._since.get(host, 0.0), before_boot, bare=step.rung == "reimage", down_is_bad=other_boot
+        )
+
+    def _settled(
+        self, host: str, since: float, before_boot: str = "", *, bare: bool = False, down_is_bad: bool = False
+    ) -> tuple[Proof, str]:
+        """Look until all engines give a token and nothing asks for a step, or it is plain that it will not be so.
+
+        Args:
+            host: its name.
+            since: seconds since the epoch; events from before do not count.
+            before_boot: the boot that must be over; "" when it does not matter.
+            bare: it need not serve yet.
+            down_is_bad: a host that does not answer is a bad proof, not an unknown one.
+        """
+        began = time.monotonic()
         start_s = float(self.sessions.settings[host].engine.start_timeout_s)
         while True:
             look = self._look(host, since)
             spent = time.monotonic() - began
             if look.verdict is None:
                 if spent >= SETTLE_S:
-                    return ("bad" if rebooted and not look.reachable else "unknown"), look.words
-            elif rebooted and before.boot and look.boot == before.boot:
+                    return ("bad" if down_is_bad and not look.reachable else "unknown"), look.words
+            elif before_boot and look.boot == before_boot:
                 return "bad", "it is still in the boot from before"
             else:
                 ill = load_causes().height(look.verdict.rung) > 0
-                if not ill and (look.serving is True or step.rung == "reimage"):
+                if not ill and (look.serving is True or bare):
                     self._looks[host] = (time.monotonic(), look)
                     return "good", f"{look.words}, after {spent:.0f} s"
                 if ill and spent >= self._patience(look):
                     return "bad", look.words
-                seen = self._seen[host]
-                if not ill and spent >= (start_s if seen.starting else SETTLE_S):
+                if not ill and spent >= (start_s if self._seen[host].starting else SETTLE_S):
                     return ("unknown" if look.serving is None else "bad"), look.words
             time.sleep(_LOOK_AGAIN_S)
 
@@ -297,10 +209,10 @@ class HostHands:
             done = self._ran(host, self._run(VERIFY, host, data))
         if done.outcome != "done":
             return ("bad" if done.outcome == "failed" else "unknown"), done.words
-        look = self._look(host, self._since.get(host, 0.0))
-        if look.serving is not True:
-            return ("unknown" if look.serving is None else "bad"), f"main job and verify are good, yet {look.words}"
-        self._looks[host] = (time.monotonic(), look)
+        # A verify that measures has stopped the engines, and began their start at its end.
+        proof, words = self._settled(host, self._since.get(host, 0.0))
+        if proof != "good":
+            return proof, f"main job and verify are good, yet {words}"
         return "good", f"main job, weights and verify {depth} are good, every engine gives a token"
 
     def _run(self, deploy: str, host: str, data: dict[str, str] | None = None) -> Ran:
@@ -335,12 +247,3 @@ class HostHands:
             self._say(host, f"its packet could not be written: {error}")
             return ""
         return str(packet)
-
-
-def _safe(host: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", host)
-
-
-def _stamp() -> str:
-    now = time.time()
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"

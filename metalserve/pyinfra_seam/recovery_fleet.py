@@ -101,9 +101,7 @@ class FleetRecovery:
     ) -> None:
         self.store, self._inventory, self._fleet, self._say = store, inventory, fleet, say
         self.actor = this_actor()
-        self.hands = HostHands(
-            inventory, keep=keep / "evidence", actor=self.actor, history=store.attempts, say=say
-        )
+        self.hands = HostHands(inventory, keep=keep / "evidence", actor=self.actor, history=store.attempts, say=say)
         settings = self.hands.sessions.settings
         self.rules = fleet_rules(settings, inventory)
         self.settings = {n: s for n, s in settings.items() if s.model is not None or s.router is None}

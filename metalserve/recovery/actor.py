@@ -53,3 +53,8 @@ def _machine() -> str:
     except OSError:
         space = ""
     return hashlib.sha256(f"{socket.gethostname()} {identity} {space}".encode()).hexdigest()[:8]
+
+
+def person() -> str:
+    """Return `user@controller` of who runs this: what marks and the breaker's closing are signed with."""
+    return this_actor().partition(" pid ")[0]

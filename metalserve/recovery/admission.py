@@ -67,4 +67,4 @@ def watch(
         now: seconds since the epoch.
     """
     store.saw_all(list(seen))
-    return store.open_if(lambda state, since, memory: consider(state, since, memory, fleet, rules), by, now)
+    return store.open_if(lambda state, sightings, memory: consider(state, sightings, memory, fleet, rules), by, now)

@@ -8,11 +8,11 @@ again, and neither do the hosts that opened it until they have been well: the pe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from metalserve.recovery.factors import Factors, common, in_common
-from metalserve.recovery.memory import Memory, duration
+from metalserve.recovery.memory import Memory, Seen, duration
 from metalserve.recovery.values import BreakerState, Sighting
 from metalserve.settings.recovery import RecoveryFleetSettings
 
@@ -82,7 +82,7 @@ def spells(sightings: Iterable[Sighting], well: Mapping[str, float]) -> dict[str
 
 def consider(
     state: BreakerState,
-    sightings: Callable[[float], list[Sighting]],
+    seen: Seen,
     memory: Memory,
     fleet: Mapping[str, Factors],
     rules: RecoveryFleetSettings,
@@ -91,7 +91,7 @@ def consider(
 
     Args:
         state: as it is stored.
-        sightings: from a time to what was seen since then, the oldest first.
+        seen: who was seen unhealthy.
         memory: marks and recoveries, at one moment.
         fleet: host -> factors of every host of the inventory.
         rules: window and limits.
@@ -99,14 +99,14 @@ def consider(
     if state.open or not fleet:
         return state
     now = memory.now
-    recent = sightings(now - rules.breaker_window_s - SPELL_S)
+    recent = seen.since(now - rules.breaker_window_s - SPELL_S)
     marked = {mark.host for mark in memory.marks}
     bad = turned(recent, state, rules, now, well=memory.recovered, apart=marked)
     most = limit(len(fleet), rules)
     if len(bad) < most:
         return state
-    earlier = {seen.host: seen.factors for seen in sightings(now - EARLIER_S) if seen.host not in bad}
-    shared = common({host: seen.factors for host, seen in bad.items()}, fleet, earlier)
+    earlier = {each.host: each.factors for each in seen.latest(now - EARLIER_S) if each.host not in bad}
+    shared = common({host: last.factors for host, last in bad.items()}, fleet, earlier)
     hosts = sorted(bad)
     named = ", ".join(hosts[:6]) + (f" and {len(hosts) - 6} more" if len(hosts) > 6 else "")
     window = duration(rules.breaker_window_s)

@@ -55,10 +55,15 @@ class Bundle:
     lacking: tuple[str, ...] = ()
 
 
-def collecting_script() -> str:
-    """Return the script that a host is sent: one pass, every command with a limit of its own."""
+def collecting_script(*, limit_s: int = LIMIT_S, deadline_s: int = DEADLINE_S) -> str:
+    """Return the script that a host is sent: one pass, every command with a limit of its own.
+
+    Args:
+        limit_s: seconds that one command may take.
+        deadline_s: seconds after which the bundle is closed with what there is.
+    """
     values = {
-        "MS_LIMIT": LIMIT_S, "MS_DEADLINE": DEADLINE_S, "MS_LINES": LINES, "MS_TOKEN": TOKEN_S,
+        "MS_LIMIT": limit_s, "MS_DEADLINE": deadline_s, "MS_LINES": LINES, "MS_TOKEN": TOKEN_S,
         "MS_HOLDERS": COMMANDS[PROCESSES], "MS_CONTAINERS": COMMANDS[CONTAINERS],
     }  # fmt: skip
     head = "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())

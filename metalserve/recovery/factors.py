@@ -59,7 +59,8 @@ class Factor:
         if self.explains:
             return f"{name} ({share}; by chance: {_probability(self.chance)})"
         if self.fleet == self.fleet_known:
-            return f"{name} ({share}: that explains nothing)"
+            compared = self.kind not in SYMPTOMS or self.fleet > self.bad
+            return f"{name} ({share}: {'that explains nothing' if compared else 'nothing earlier to compare with'})"
         return f"{name} ({share}; chance alone does that: {_probability(self.chance)})"
 
 
@@ -94,13 +95,18 @@ def common(
 def in_common(factors: Iterable[Factor]) -> str:
     """Return in words what explains the failures, or the nearest to it and why it does not."""
     listed = list(factors)
-    explaining = [factor.in_words() for factor in listed if factor.explains]
-    if explaining:
-        return f"in common: {'; '.join(explaining[:3])}"
     if not listed:
         return "nothing is known that they could have in common"
-    nearest = max(listed, key=lambda f: (f.bad / f.bad_known, -f.chance))
-    return f"nothing in common that sets them apart; the nearest: {nearest.in_words()}"
+    explaining = [factor for factor in listed if factor.explains]
+    shown = [factor for factor in listed if factor.kind in SYMPTOMS and not factor.explains and factor.bad > 1]
+    signs = "".join(f"; most show {factor.in_words()}" for factor in shown if 2 * factor.bad > factor.bad_known)
+    if explaining:
+        return f"in common: {'; '.join(factor.in_words() for factor in explaining[:3])}{signs}"
+    others = [factor for factor in listed if factor.kind not in SYMPTOMS]
+    if not others:
+        return f"nothing in common that sets them apart{signs}"
+    nearest = max(others, key=lambda f: (f.bad / f.bad_known, -f.chance))
+    return f"nothing in common that sets them apart; the nearest: {nearest.in_words()}{signs}"
 
 
 def tail(drawn: int, draws: int, marked: int, total: int) -> float:
@@ -131,4 +137,4 @@ def _having(hosts: Mapping[str, Factors], kind: str, value: str) -> tuple[frozen
 def _probability(chance: float) -> str:
     if chance >= SURE:
         return f"{100 * chance:.0f} %"
-    return f"1 in {1 / chance:.1g}" if 0 < chance < 1e-4 else f"{chance:.2g}" if chance else "none"
+    return f"1 in {1 / chance:.0f}" if chance > 1e-6 else "less than 1 in a million"

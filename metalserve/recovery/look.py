@@ -24,6 +24,9 @@ from metalserve.upgrade.record import parse_record
 
 ANSWERING: tuple[Token, ...] = ("token", "busy", "member")
 
+WELL = "gpu-well"
+"""The cause that is none: the driver says that a GPU has recovered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -69,7 +72,7 @@ class Seen:
 
     def in_words(self) -> str:
         """Return it in a line, for people."""
-        counting = [c for c in self.verdict.causes if not c.explained_by and not c.past]
+        counting = [c for c in self.verdict.causes if not c.explained_by and not c.past and c.id != WELL]
         parts = [f"{c.title}{f' [{c.subjects[0]}]' if c.subjects else ''}" for c in counting[:2]]
         silent = [f"{name}: {said}" for name, said in sorted(self.tokens.items()) if said not in ANSWERING]
         return "; ".join([*parts, *silent[:3]]) or "well"
@@ -125,6 +128,8 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
 def subjects_of(verdict: Verdict, serials: Mapping[str, str]) -> tuple[Subject, ...]:
     """Return the parts that the verdict's highest causes blame."""
     catalogue = load_causes()
+    if verdict.rung == "nothing":
+        return ()
     counting = [c for c in verdict.causes if not c.explained_by and not c.past and c.rung == verdict.rung]
     found = []
     for cause in counting:

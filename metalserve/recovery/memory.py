@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from metalserve.recovery.values import Attempt, BreakerState, Mark
+from metalserve.recovery.values import Attempt, BreakerState, Mark, Sighting
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,19 @@ class Memory:
     breaker: BreakerState = field(default_factory=BreakerState)
     last_ended: Mapping[str, float] = field(default_factory=dict)
     recovered: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Sightings, read only when they are asked for: mostly the recent ones are enough.
+
+    Attributes:
+        since: from a time to the sightings since then, the oldest first.
+        latest: from a time to the last sighting since then of each host.
+    """
+
+    since: Callable[[float], list[Sighting]]
+    latest: Callable[[float], list[Sighting]]
 
 
 def duration(seconds: float) -> str:

@@ -8,16 +8,15 @@ from dataclasses import replace
 
 from metalserve.recovery import locks, rows
 from metalserve.recovery.database import Database
-from metalserve.recovery.memory import Entry, Memory
+from metalserve.recovery.memory import Entry, Memory, Seen
 from metalserve.recovery.values import BreakerState, Mark, Sighting
 
-KEEP_SIGHTINGS_S = 30 * 86400.0
-"""Seconds that sightings are kept: they come with every look, and only windows of minutes are counted in them."""
+KEEP_SIGHTINGS_S = 7 * 86400.0
+"""Seconds that sightings are kept: they come with every look, twenty hosts looked at each minute are 200,000 a week."""
 
 CLOSE = "find out what the hosts have in common, then: metalserve recover breaker close --why WHY"
 
-
-Judge = Callable[[BreakerState, Callable[[float], list[Sighting]], Memory], BreakerState]
+Judge = Callable[[BreakerState, Seen, Memory], BreakerState]
 
 
 class Standing:
@@ -57,7 +56,7 @@ class Standing:
             return self._marks_of(connection, now)
 
     def saw(self, sighting: Sighting) -> None:
-        """Write down that a host was seen unhealthy; sightings of a month ago are dropped."""
+        """Write down that a host was seen unhealthy; those of a week ago are dropped."""
         self.saw_all([sighting])
 
     def saw_all(self, sightings: Sequence[Sighting]) -> None:
@@ -75,6 +74,15 @@ class Standing:
         with self._database.read() as connection:
             return self._sightings_of(connection, since)
 
+    def knows(self, host: str) -> bool:
+        """Tell whether anything was ever seen or tried of a host of this name."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                "SELECT 1 FROM attempts WHERE host = ? UNION ALL SELECT 1 FROM sightings WHERE host = ? LIMIT 1",
+                (host, host),
+            )
+            return found.fetchone() is not None
+
     def breaker(self) -> BreakerState:
         """Return the breaker's state."""
         with self._database.read() as connection:
@@ -84,8 +92,7 @@ class Standing:
         """Judge the breaker and keep what `judge` returns when that is open, as one; an open one stays as it is.
 
         Args:
-            judge: pure; gets the state, a function from a time to the sightings since then (the oldest first), and
-                the rest of the memory.
+            judge: pure; gets the state, what was seen, and the rest of the memory.
             by: who looks, for the journal.
             now: seconds since the epoch.
         """
@@ -93,7 +100,10 @@ class Standing:
             state = self._breaker_of(connection)
             if state.open:
                 return state
-            after = judge(state, lambda since: self._sightings_of(connection, since), self._memory_of(connection, now))
+            seen = Seen(
+                lambda since: self._sightings_of(connection, since), lambda since: self._latest_of(connection, since)
+            )
+            after = judge(state, seen, self._memory_of(connection, now))
             if after.open:
                 self._keep_breaker(connection, after)
                 locks.note(connection, now, "breaker-open", "", rows.plain(by), rows.plain(after.why))
@@ -129,6 +139,12 @@ class Standing:
     def _sightings_of(self, connection: sqlite3.Connection, since: float) -> list[Sighting]:
         found = connection.execute(
             "SELECT host, at, causes, factors FROM sightings WHERE at >= ? ORDER BY at, id", (since,)
+        )
+        return [rows.read_sighting(row) for row in found]
+
+    def _latest_of(self, connection: sqlite3.Connection, since: float) -> list[Sighting]:
+        found = connection.execute(  # SQLite gives the other columns of the row that has the maximum
+            "SELECT host, max(at), causes, factors FROM sightings WHERE at >= ? GROUP BY host", (since,)
         )
         return [rows.read_sighting(row) for row in found]
 

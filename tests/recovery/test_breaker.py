@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from metalserve.recovery.admission import admit, watch
 from metalserve.recovery.breaker import KNOWN_S, SPELL_S, consider, limit, spells, turned
 from metalserve.recovery.fleet import Member
-from metalserve.recovery.memory import Memory
+from metalserve.recovery.memory import Memory, Seen
 from metalserve.recovery.store import Store
 from metalserve.recovery.values import BreakerState, Mark, Sighting
 from metalserve.settings.recovery import RecoveryFleetSettings
@@ -27,11 +27,16 @@ def seen(host: str, at: float) -> Sighting:
 def judged(
     sightings: list[Sighting], state: BreakerState = CLOSED, memory: Memory | None = None, **changes: int
 ) -> BreakerState:
+    return consider(state, told(sightings), memory or Memory(NOW), FLEET, RULES.model_copy(update=changes))
+
+
+def told(sightings: list[Sighting]) -> Seen:
     listed = sorted(sightings, key=lambda s: s.at)
-    return consider(
-        state, lambda since: [s for s in listed if s.at >= since], memory or Memory(NOW), FLEET,
-        RULES.model_copy(update=changes),
-    )  # fmt: skip
+
+    def since(begin: float) -> list[Sighting]:
+        return [s for s in listed if s.at >= begin]
+
+    return Seen(since, lambda begin: list({s.host: s for s in since(begin)}.values()))
 
 
 def test_the_smaller_of_percent_and_number_but_never_too_few() -> None:
@@ -86,7 +91,7 @@ def test_an_open_one_stays_as_it_is() -> None:
 
 
 def test_no_fleet_no_breaker() -> None:
-    assert not consider(CLOSED, lambda since: [seen(f"h{n}", NOW) for n in range(9)], Memory(NOW), {}, RULES).open
+    assert not consider(CLOSED, told([seen(f"h{n}", NOW) for n in range(9)]), Memory(NOW), {}, RULES).open
 
 
 class TestClosed:

@@ -68,7 +68,8 @@ def check(path: Path, reported: list[dict[str, Any]]) -> None:
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-        assert connection.execute("PRAGMA user_version").fetchone()[0] == len(migrations())
+        # A kill before the first migration's end leaves an empty file; one in the middle of it leaves nothing else.
+        assert connection.execute("PRAGMA user_version").fetchone()[0] in (0, len(migrations()))
     connection.close()
     store = Store(path)
     attempts = {attempt.id: attempt for attempt in store.attempts()}
@@ -139,7 +140,11 @@ def test_killed_while_the_file_is_made(tmp_path: Path) -> None:
         time.sleep(source.uniform(0.0, 0.03))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        check(path, lines(drained(pipe))) if path.exists() else Store(path).close()
+        reported = lines(drained(pipe))
+        if path.exists():
+            check(path, reported)
+        else:
+            assert reported == []
 
 
 def test_two_processes_hammer_one_file(tmp_path: Path) -> None:
