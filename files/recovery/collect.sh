@@ -1,10 +1,12 @@
 #!/bin/sh
 # Collects what tells why a node is in trouble, and writes it to standard output as one tar. Changes nothing on the host.
-# Sent by `metalserve diagnose` over one SSH session; never installed.
+# Sent by `metalserve diagnose` and `metalserve recover` over one SSH session; never installed.
 #
 #   MS_LIMIT     seconds after which one command is killed
 #   MS_DEADLINE  seconds after which the bundle is closed with what there is: a hung nvidia-smi cannot always be killed
 #   MS_LINES     lines kept of a log
+#   MS_TOKEN     seconds that an engine has for one token
+#   MS_HOLDERS, MS_CONTAINERS   commands that tell who has the GPUs open (metalserve/upgrade/holders.py)
 #
 # manifest.tsv in it has a line a command: name, exit status ("hung": it had not ended), seconds, command.
 # Values that look like secrets are struck out here, before they leave the host.
@@ -20,9 +22,10 @@ mkdir "$out" "$place/state"
 
 scrub() {
   sed -E \
-    -e 's/((api[_-]?key|token|secret|password|passwd|authorization|credential)["'"'"']?[[:space:]]*[:=][[:space:]]*["'"'"']?(bearer[[:space:]]+|basic[[:space:]]+)?)[^[:space:]"'"'"',;]+/\1***/gI' \
+    -e 's/((api[_-]?key|token|secret|password|passwd|authorization|credential)\\?["'"'"']?[[:space:]]*[:=][[:space:]]*\\?["'"'"']?(bearer[[:space:]]+|basic[[:space:]]+)?)[^[:space:]"'"'"',;]+/\1***/gI' \
     -e 's/(--(api-key|hf-token|token|password)[[:space:]=]+)[^[:space:]]+/\1***/gI' \
     -e 's/(bearer[[:space:]]+)[A-Za-z0-9._~+\/=-]{8,}/\1***/gI' \
+    -e 's/([a-z][a-z0-9+.-]{1,20}:\/\/)[^[:space:]\/@:",]{1,100}:[^[:space:]\/@",]{1,200}@/\1***@/gI' \
     -e 's/\b(hf_|sk-|ghp_|glpat-)[A-Za-z0-9_-]{12,}/\1***/g'
 }
 
@@ -49,11 +52,19 @@ tailed() { tail -n "$MS_LINES" "$@"; }
 take kernel.log sh -c 'dmesg 2>/dev/null | grep -q . && dmesg | tail -n "$1" || journalctl -k -b 0 -o short-iso --no-pager -n "$1"' sh "$MS_LINES"
 take kernel-previous.log journalctl -k -b -1 -o short-iso --no-pager -n "$MS_LINES"
 take boot.txt sh -c 'cat /proc/sys/kernel/random/boot_id /proc/uptime /proc/cmdline; uname -a; cat /etc/os-release; uptime'
+# What a vendor asks for first; root alone may read the serial numbers.
+take identity.txt sh -c 'cd /sys/class/dmi/id || exit 1; for f in sys_vendor product_name product_serial product_uuid chassis_serial board_vendor board_name board_serial bios_version bios_date; do [ ! -r "$f" ] || printf "%s=%s\n" "$f" "$(cat "$f")"; done'
+# Whose clock the stamps of the kernel log follow, which boot this is, and which machine.
+take clock.txt sh -c 'date +%s.%N; cat /proc/sys/kernel/random/boot_id; cut -d" " -f22 /proc/1/stat; dmesg | tail -n 1; dmesg --time-format iso | tail -n 1'
+take machine.txt sh -c 'cat /sys/class/dmi/id/product_serial; cat /sys/class/dmi/id/product_uuid; cat /sys/class/dmi/id/product_name'
 # GPUs
 take smi-q.txt nvidia-smi -q
 take smi.txt nvidia-smi
 take nvlink-status.txt nvidia-smi nvlink -s
 take nvlink-errors.txt nvidia-smi nvlink -e
+take gpu-holders.txt sh -c "$MS_HOLDERS"
+take gpu-containers.txt sh -c "$MS_CONTAINERS"
+take pci.txt lspci -Dn -d 10de:
 take topology.txt nvidia-smi topo -m
 take driver.txt sh -c 'cat /proc/driver/nvidia/version; lsmod | grep -i nvidia; modinfo -F version nvidia; dkms status'
 take lspci.txt sh -c 'lspci -vvv -d 10de:'
@@ -74,10 +85,31 @@ for file in /var/lib/metalserve/release.json /var/lib/metalserve/upgrade.json; d
   [ ! -e "$file" ] || take "$(basename "$file")" cat "$file"
 done
 take engine-states.txt sh -c 'for f in /run/metalserve/engines/*; do [ ! -f "$f" ] || { printf "%s " "${f##*/}"; head -c 300 "$f" | tr "\n" " "; echo; }; done'
+# Does each engine give a token? /health alone is 200 while none comes; a busy one gives none in time, but its counters move.
+# shellcheck disable=SC2016 # expanded by the inner shell
+token='
+n=$1 unit=metalserve-vllm-$1.service
+echo "unit $(systemctl is-active "$unit")"
+given=$(systemctl show -p Environment --value metalserve-vllm-watch.service | tr " " "\n" | tr -d "\"")
+get() { printf "%s\n" "$given" | sed -n "s/^$1=//p"; }
+[ -z "$(get MS_RANK)" ] || [ "$(get MS_RANK)" = 0 ] || { echo "member"; exit 0; }
+port=$(get MS_PORT) address=$(get MS_ADDRESS) model=$(get MS_MODEL) auth=$(get MS_AUTH)
+[ -n "$port" ] || { echo "no watch tells its port"; exit 1; }
+port=$((port + n))
+ask() { seconds=$1 path=$2; shift 2
+  if [ -s "$auth" ]; then set -- "$@" -H "@$auth"; fi
+  curl -sS --noproxy "*" --connect-timeout 2 --max-time "$seconds" "$@" "http://$address:$port$path"; }
+steps() { ask 3 /metrics 2>/dev/null | awk "/^vllm:(generation|prompt)_tokens_total[{ ]/ { n += \$NF; f = 1 } END { print f ? n : \"-\" }"; }
+echo "health $(ask 3 /health -o /dev/null -w "%{http_code}" 2>/dev/null)"
+before=$(steps)
+body="{\"model\": \"$model\", \"prompt\": \"2+2=\", \"max_tokens\": 1, \"temperature\": 0}"
+echo "completion $(ask "$2" /v1/completions -o /dev/null -w "%{http_code}" -H "Content-Type: application/json" -d "$body" 2>/dev/null)"
+echo "tokens $before $(steps)"'
 for unit in /etc/systemd/system/metalserve-vllm-*.service /etc/containers/systemd/metalserve-vllm-*.container; do
   number=${unit##*-}; number=${number%.*}
   case $number in ''|*[!0-9]*) continue ;; esac
   take "engine-$number.log" sh -c 'docker logs --tail "$2" "metalserve-vllm-$1" || podman logs --tail "$2" "metalserve-vllm-$1"; journalctl -u "metalserve-vllm-$1.service" -o short-iso --no-pager -n 200' sh "$number" "$MS_LINES"
+  take "token-$number.txt" sh -c "$token" sh "$number" "$MS_TOKEN"
 done
 
 # Not `wait`: a program stuck in the kernel never ends, whatever is sent to it.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from metalserve.catalogue.models import CatalogueError
 
 Confidence = Literal["low", "medium", "high"]
-Log = Literal["kernel", "fabric", "engine"]
+Log = Literal["kernel", "fabric", "engine", "bmc"]
 
 
 class _Row(BaseModel):
@@ -48,6 +48,19 @@ class Sign(_Row):
     pattern: str
     cause: str
     source: str
+    over: str | None = Field(None, description="a later line that says that it was nothing")
+    after: str | None = Field(None, description="a line that must stand shortly before, as a trace's head")
+    within: int = Field(40, description="lines after that head that still belong to it")
+
+    @cached_property
+    def ends(self) -> re.Pattern[str] | None:
+        """The pattern of `over`, if there is one."""
+        return re.compile(self.over) if self.over else None
+
+    @cached_property
+    def head(self) -> re.Pattern[str] | None:
+        """The pattern of `after`, if there is one."""
+        return re.compile(self.after) if self.after else None
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
@@ -66,6 +79,15 @@ class Nvlink5Rule(_Row):
     source: str
 
 
+class XidText(_Row):
+    """An Xid whose words say more than its number."""
+
+    xid: int
+    text: str
+    cause: str
+    source: str
+
+
 class CauseCatalogue(_Row):
     """Rungs, causes, signs, and the ways from Xids, recovery actions and findings to causes."""
 
@@ -77,6 +99,7 @@ class CauseCatalogue(_Row):
     xid_actions: dict[str, str]
     recovery_actions: dict[str, str]
     nvlink5: tuple[Nvlink5Rule, ...]
+    xid_texts: tuple[XidText, ...] = ()
     checks: dict[str, str]
 
     @cached_property
@@ -107,6 +130,7 @@ class CauseCatalogue(_Row):
         named = [
             *(sign.cause for sign in self.signs), *self.xids.values(), *self.xid_actions.values(),
             *self.recovery_actions.values(), *(rule.cause for rule in self.nvlink5), *self.checks.values(),
+            *(rule.cause for rule in self.xid_texts),
         ]  # fmt: skip
         unknown = sorted(set(named) - set(ids))
         if unknown:
@@ -129,7 +153,7 @@ def load_causes() -> CauseCatalogue:
     """
     text = resources.files("metalserve.catalogue").joinpath("causes.yaml").read_text(encoding="utf-8")
     data: Any = yaml.safe_load(text)
-    for kind in ("causes", "signs", "nvlink5"):
+    for kind in ("causes", "signs", "nvlink5", "xid_texts"):
         for row in data[kind]:
             row["source"] = data["sources"][row["source"]]
     try:

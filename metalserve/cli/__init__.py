@@ -14,6 +14,7 @@ from metalserve.errors import MetalserveError
 COMMANDS = {
     "audit": "What runs on each node, for those who sign for it: one page, JSON.",
     "bench": "Load an engine or router: knee, drift, A/B, answers; compare results.",
+    "bmc": "Out of band: power, boot device, virtual media, sensors and events of a host's BMC.",
     "converge": "Run a deploy over the inventory: limits checked, waves, retries, a report.",
     "cost": "What a million tokens costs: rented, cloud, owned, or an API; break-even, sensitivity.",
     "diagnose": "What ails a node, from saved logs, and the smallest step that can cure it.",
@@ -22,6 +23,7 @@ COMMANDS = {
     "lab": "The built-in lab: real hosts, simulated GPUs.",
     "plan": "Plan the vLLM launch from hardware and model.",
     "read": "Read the output of a hardware tool (nvidia-smi, lspci, ...) into JSON.",
+    "recover": "Bring failed nodes back: plan, steps, proof, limits; what is remembered of it.",
     "release": "List, show and check releases.",
     "report": "Show the report of a verify run: terminal, HTML page, JUnit; what got worse.",
     "router": "The running routers: drain and enable replicas, see their state.",

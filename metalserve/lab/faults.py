@@ -115,6 +115,16 @@ KINDS: dict[str, Kind] = {
         "something in the kernel refers to the nvidia module: it cannot be unloaded, only a reboot brings another",
         needs="gpu",
     ),
+    "gpu-needs-reset": Kind(
+        "a GPU had a memory error that was not contained: Xid 95, the driver asks for a reset, until a GPU reset or a "
+        "reboot",
+        gpu=True, needs="gpu", reboot_cures=True,
+    ),
+    "engine-hang": Kind(
+        "the engines that run now hang: /health is 200, requests are taken, no token comes; a restart cures it "
+        "(sticky: those that start later hang too)"
+    ),
+    "engine-dead": Kind("the engines have died and systemd has given up on them: their units are stopped, once"),
     "container-stuck": Kind("the engine's containers are frozen by docker pause: ports stay open, nothing answers"),
     "wrong-gpu-count": Kind("a GPU is not there at all, on PCI neither", gpu=True, needs="gpu"),
     "kernel-without-headers": Kind(
@@ -123,6 +133,13 @@ KINDS: dict[str, Kind] = {
     "dkms-broken": Kind("DKMS has lost the driver's source, and the kernel that boots next its module", needs="gpu"),
     "toolkit-vulnerable": Kind("the container toolkit is put back to 1.17.8, open to CVE-2026-24260"),
     "unreachable": Kind("the host's network link is down", outside=True),
+    "host-hang": Kind(
+        "the kernel hangs: nothing answers and no request to power off is heard, until the power is cut", outside=True
+    ),
+    "filesystem-destroyed": Kind(
+        "the file system of the system's drive is gone: the host runs no OS and boots none, until it is made anew",
+        outside=True,
+    ),
 }  # fmt: skip
 """All kinds of faults."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import cgroups, drives, guest, network, rootfs
+from metalserve.lab import cgroups, drives, guest, network, rootfs, wrecks
 from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import (
@@ -53,10 +53,37 @@ def create(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost]) -> N
     remove(layout, host)
     for name in ("upper", "work", "root", "sim", "docker", "drives"):
         (directory / name).mkdir(parents=True)
-    (directory / "upper").chmod(0o755)
     _prepare_simulation(host, directory / "sim")
-    mount(layout, host)
+    _install(layout, host, hosts, recipe)
+
+
+def reinstall(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], *, root: Path | None = None) -> None:
+    """Cut the power and write the system's disk anew; its other drives, its hardware and its faults stay.
+
+    `root` is a root file system packed as tar.zst, or None for the lab's own; when it cannot be unpacked
+    (MetalserveError) nothing bootable is left.
+    """
+    directory = layout.host(host.name)
+    cut_power(layout, host.name)
+    unmount_below(directory / "root")
+    (directory / "made.json").unlink(missing_ok=True)
+    wrecks.made_anew(directory)
+    for name in ("upper", "work", "docker"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+        (directory / name).mkdir()
+    recipe = _recipe(layout, host)
+    if root is not None:
+        recipe["lower"] = [rootfs.unpack_template(layout, host.suite, root).name]
+    _install(layout, host, hosts, recipe)
+
+
+def _install(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], recipe: dict[str, Any]) -> None:
+    """Put the system on the host's empty disk, and what belongs to this host alone."""
+    directory = layout.host(host.name)
     root = directory / "root"
+    (directory / "upper").chmod(0o755)
+    lower = [layout.cache / name for name in recipe["lower"]]
+    rootfs.mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
     guest.personalise(
         root, layout, name=host.name, address=host.address, hosts={each.name: each.address for each in hosts}
     )
@@ -121,17 +148,13 @@ def start(layout: Layout, host: RunningHost) -> bool:
     cut_power(layout, host.name)
     if not (directory / "made.json").exists():
         raise MetalserveError("the host has not been made", where=host.name, remedy="metalserve lab up")
+    wrecks.power_was_cut(directory)
     mount(layout, host)
     bound = drives.attach(directory / "drives", drives.wanted(directory / "sim"))
-    write_json(
-        directory / "machine.json",
-        {
-            "command": _command(layout, host, bound),
-            "namespace": layout.namespace,
-            "port": layout.port_name(host.index),
-            "cgroup": None if managed_by_systemd() else layout.machine_name(host.index),
-        },
-    )
+    machine = {"command": wrecks.runs(directory, _command(layout, host, bound)), "namespace": layout.namespace,
+               "port": layout.port_name(host.index),
+               "cgroup": None if managed_by_systemd() else layout.machine_name(host.index)}  # fmt: skip
+    write_json(directory / "machine.json", machine)
     (directory / "state.json").unlink(missing_ok=True)
     spawn([sys.executable, "-m", "metalserve.lab.supervisor", str(directory)], log=directory / "supervisor.log")
     return True
@@ -226,12 +249,17 @@ def answers(address: str, *, timeout_s: float) -> bool:
 
 def stop(layout: Layout, host: RunningHost, *, grace_s: float = 30.0) -> None:
     """Power the host off: in order, then by cutting the power after `grace_s` seconds (0: at once)."""
-    first = leader(layout, host.name)
-    if grace_s > 0 and first is not None and first.send(_POWER_OFF):
+    if grace_s > 0 and shut_down(layout, host):
         deadline = time.monotonic() + grace_s
         while processes(layout, host.name) and time.monotonic() < deadline:
             time.sleep(0.1)
     cut_power(layout, host.name)
+
+
+def shut_down(layout: Layout, host: RunningHost) -> bool:
+    """Ask the host to power off in order, as its power button does; False when it does not run, or hangs."""
+    first = leader(layout, host.name)
+    return not wrecks.hangs(layout.host(host.name)) and first is not None and first.send(_POWER_OFF)
 
 
 def reboot(layout: Layout, host: RunningHost) -> None:
@@ -241,7 +269,7 @@ def reboot(layout: Layout, host: RunningHost) -> None:
         MetalserveError: it does not run.
     """
     first = leader(layout, host.name)
-    if first is None or not first.send(_REBOOT):
+    if wrecks.hangs(layout.host(host.name)) or first is None or not first.send(_REBOOT):
         raise MetalserveError("the host does not run", where=host.name, remedy="metalserve lab start " + host.name)
 
 

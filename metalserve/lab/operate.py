@@ -10,7 +10,7 @@ from typing import Any
 
 from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
-from metalserve.lab import faults, hosts
+from metalserve.lab import faults, hosts, wrecks
 from metalserve.lab.fleet import RunningHost, running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import check_machine, read_json, run
@@ -121,15 +121,29 @@ def fault(
     entry = faults.inject(layout.host(host.name), kind, gpu, sticky=sticky)
     if kind == "unreachable":
         hosts.plug(layout, host, connected=False)
+    elif kind == "host-hang":
+        wrecks.hang(layout.host(host.name))
+        hosts.plug(layout, host, connected=False)
+    elif kind == "filesystem-destroyed":
+        wrecks.destroy(layout.host(host.name))
+        _power_anew(layout, host)
     return entry
 
 
 def heal(layout: Layout, host: RunningHost, kind: str | None = None) -> list[dict[str, Any]]:
     """End a host's faults, or those of one kind; returns those that ended."""
     ended = faults.heal(layout.host(host.name), kind)
-    if kind in (None, "unreachable"):
+    if kind in (None, "unreachable", "host-hang"):
+        wrecks.unhang(layout.host(host.name))
         hosts.plug(layout, host, connected=True)
+    if kind in (None, "filesystem-destroyed") and wrecks.restore(layout.host(host.name)):
+        _power_anew(layout, host)
     return ended
+
+
+def _power_anew(layout: Layout, host: RunningHost) -> None:
+    hosts.cut_power(layout, host.name)
+    hosts.start(layout, host)
 
 
 def delay(layout: Layout, milliseconds: float) -> str:

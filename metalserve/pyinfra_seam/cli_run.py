@@ -45,6 +45,7 @@ def run_pyinfra(
     verbose: int = 0,
     quiet: bool = False,
     data: Mapping[str, str] | None = None,
+    alone: bool = True,
 ) -> Outcome:
     """Run `deploy` on `hosts` and wait for it; Ctrl-C is passed on, and its end awaited.
 
@@ -57,6 +58,8 @@ def run_pyinfra(
         verbose: pyinfra's own -v, -vv, -vvv.
         quiet: keep the output instead of showing it.
         data: host data that goes before the inventory's, for all hosts.
+        alone: this process waits for nothing else; False where several runs go on side by side in it (greenlets), which
+            then leaves signals to the caller.
     """
     if hosts is not None and not hosts:
         raise MetalserveError("no hosts to run on")
@@ -72,7 +75,7 @@ def run_pyinfra(
     with tempfile.TemporaryDirectory(prefix="metalserve-run-") as directory:
         path = Path(directory) / "report.json"
         environment = {**os.environ, "METALSERVE_REPORT": str(path), "METALSERVE_QUIET_SUMMARY": "1"}
-        rc, interrupted, output = _wait(command, environment, quiet)
+        rc, interrupted, output = _wait(command, environment, quiet, alone)
         report = RunReport.from_dict(json.loads(path.read_text())) if path.exists() else None
     return Outcome(rc, interrupted, report, output)
 
@@ -91,7 +94,7 @@ def _deploy(deploy: str) -> str:
     raise MetalserveError("no such deploy file", where=deploy, remedy="deploys/ has those that come with metalserve")
 
 
-def _wait(command: list[str], environment: dict[str, str], quiet: bool) -> tuple[int, bool, str]:
+def _wait(command: list[str], environment: dict[str, str], quiet: bool, alone: bool) -> tuple[int, bool, str]:
     interrupted = False
     output = subprocess.PIPE if quiet else None
     child = subprocess.Popen(
@@ -104,7 +107,7 @@ def _wait(command: list[str], environment: dict[str, str], quiet: bool) -> tuple
         interrupted = True
         child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM) if alone}
     try:
         said, _ = child.communicate()
     finally:

@@ -18,11 +18,13 @@ from metalserve.errors import MetalserveError
 if TYPE_CHECKING:
     from metalserve.pyinfra_seam.hostrun import HostRun
 
-_REQUEST = """
+# Prints nothing; the host goes down a second later.
+REQUEST = """
 mkdir -p /run/metalserve && : >/run/metalserve/reboot-marker && sync
 ( sleep 1; systemctl reboot || reboot ) </dev/null >/dev/null 2>&1 &
 """
-_LOOK = """
+# Prints "old" in the boot that was asked to end, "new" in the next one, when its services have started.
+LOOK = """
 [ ! -e /run/metalserve/reboot-marker ] || { echo old; exit 0; }
 # A host that answers SSH may still be starting services; what fails to start is for the roles to say.
 timeout 180 systemctl is-system-running --wait >/dev/null 2>&1 || :
@@ -37,7 +39,7 @@ def reboot_and_wait(run: HostRun, reboot: Reboot) -> None:
         MetalserveError: it has not come back within `reboot.timeout_s` seconds of real time.
     """
     run.host.log(f"rebooting: {reboot.reason}")
-    run.shell(_REQUEST, timeout_s=60)
+    run.shell(REQUEST, timeout_s=60)
     run.release_lock()
     deadline = time.monotonic() + reboot.timeout_s
     while True:
@@ -54,7 +56,7 @@ def reboot_and_wait(run: HostRun, reboot: Reboot) -> None:
         if not run.host.connected:
             continue
         try:
-            _, lines = run.shell(_LOOK, timeout_s=240)
+            _, lines = run.shell(LOOK, timeout_s=240)
         except MetalserveError:
             continue  # it went down while we looked
         if "new" in lines:

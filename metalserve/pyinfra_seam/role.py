@@ -35,15 +35,18 @@ WatchOf = Callable[[HostSettings, Release], Watch]
 Decide = Callable[[Node], Desired]
 
 
-def begin(*watches: WatchOf, proofs_only: bool = False) -> None:
+def begin(*watches: WatchOf, proofs_only: bool = False, hardware: bool = True) -> None:
     """Observe the host once for all the given roles; a deploy's first line.
 
     Args:
         watches: what the roles need to see.
         proofs_only: change nothing; `prove` only notes what its checks say, and `judge` at the deploy's end fails
             the host if one of them is bad.
+        hardware: ask the tools of the hardware too.
     """
     run = current()
+    run.fresh = run.fresh and run.hardware == hardware
+    run.hardware = hardware
     run.proofs_only = proofs_only
     run.run.verifies |= proofs_only
     if run.failed:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from metalserve.hardware.node import NodeHardware
+from metalserve.recovery.bmc_values import BmcEvidence
 from metalserve.verify.finding import Finding
 
 
@@ -23,6 +24,7 @@ class Evidence:
         hardware: what the host's tools said, or `None`.
         findings: what the checks said of it.
         silent_engines: names of engines that say they are healthy while no token comes.
+        bmc: what the BMC saw, or `None` when it was not asked.
         lacking: what could not be had, in words.
     """
 
@@ -35,4 +37,5 @@ class Evidence:
     hardware: NodeHardware | None = None
     findings: tuple[Finding, ...] = ()
     silent_engines: tuple[str, ...] = ()
+    bmc: BmcEvidence | None = None
     lacking: tuple[str, ...] = ()

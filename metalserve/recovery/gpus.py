@@ -16,6 +16,7 @@ from metalserve.hardware.values import Gpu, XidEvent
 from metalserve.recovery.suspects import Suspect, from_event
 
 _ECC_FOLLOWED = {63: "remap-pending", 64: "remap-failed"}
+_CODE = re.compile(r"recovery action changed from .{1,80} to 0x([0-9a-fA-F]{1,8}) \(")
 _PROGRAM = ("program-fault",)
 _PREVIOUS = re.compile(r"caused by previous Xid (\d{1,4})")
 """Xid 45 of newer drivers names what it cleans up after; the line of that Xid may be gone from the log."""
@@ -106,7 +107,12 @@ def _since_the_last_recovery(events: Sequence[XidEvent]) -> Sequence[XidEvent]:
 
 
 def _by_action(action: str, pci: str, line: str, origin: str, catalogue: CauseCatalogue) -> Suspect:
-    cause = catalogue.cause(catalogue.recovery_actions.get(action.strip().lower(), "unknown-action"))
+    known = catalogue.recovery_actions.get(action.strip().lower())
+    code = _CODE.search(line)
+    if known is None and code is not None:  # drivers rename their actions, and keep the numbers of NVML
+        named = next((a.name for a in load_xids().recovery_actions if a.code == int(code[1], 16)), "")
+        known = catalogue.recovery_actions.get(named.lower())
+    cause = catalogue.cause(known or "unknown-action")
     return Suspect(cause, pci, line, origin, cause.source)
 
 
@@ -132,6 +138,12 @@ def _weight(cause: Cause, catalogue: CauseCatalogue) -> int:
     return catalogue.height(cause.rung)
 
 
+def of_xid(event: XidEvent, catalogue: CauseCatalogue, origin: str) -> Suspect:
+    """Return what the table says of one Xid that somebody else than the kernel log tells of."""
+    suspect = _of_event(event, catalogue)
+    return Suspect(suspect.cause, suspect.subject, suspect.line, origin, suspect.source)
+
+
 def _of_event(event: XidEvent, catalogue: CauseCatalogue) -> Suspect:
     if event.kind == "off-bus":
         return from_event(event, "gpu-off-bus", catalogue, catalogue.sources["no-xid"])
@@ -148,6 +160,9 @@ def _of_event(event: XidEvent, catalogue: CauseCatalogue) -> Suspect:
             ):
                 return from_event(event, rule.cause, catalogue, rule.source)
         return from_event(event, "nvlink-fault", catalogue, catalogue.sources["catalogue"])
+    for words in catalogue.xid_texts:
+        if words.xid == code and words.text in event.message:
+            return from_event(event, words.cause, catalogue, words.source)
     known = load_xids().by_code(code)
     if known is None or known.severity == "unused":
         return from_event(event, "unknown-xid", catalogue, catalogue.sources["catalogue"])

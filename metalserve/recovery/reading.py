@@ -5,14 +5,11 @@ What a file is, is seen from what it holds, since people paste and rename. Nothi
 
 from __future__ import annotations
 
-import gzip
-import io
+import contextlib
 import re
-import sys
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from metalserve.catalogue.causes import Log, load_causes
@@ -20,18 +17,20 @@ from metalserve.catalogue.loader import load_gpus
 from metalserve.errors import MetalserveError
 from metalserve.hardware.gpu_details import gpu_details
 from metalserve.hardware.node import NodeHardware
+from metalserve.hardware.parsers.drive_health import parse_drive_health
 from metalserve.hardware.parsers.smi import smi_failure
 from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError, decode
 from metalserve.hardware.values import Gpu
+from metalserve.recovery.bmc_evidence import FILES as BMC_FILES
+from metalserve.recovery.bmc_evidence import read_bmc
 from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.opening import files_of
+from metalserve.recovery.since import after, now_of, zero_of, zone_of
+from metalserve.verify.drives import check_drives
+from metalserve.verify.finding import Finding
 from metalserve.verify.health import check_gpus
-
-SIZE_LIMIT: Final = 256 << 20
-"""Bytes of one file after decompression; a nvidia-bug-report has some tens of MiB."""
-FILE_LIMIT: Final = 2000
-"""Files of one directory or tar."""
 
 _SMI_FAILURE_LIMIT: Final = 20_000
 """Characters of a text that may be nothing but a complaint of nvidia-smi; it prints its table after some of them."""
@@ -71,17 +70,38 @@ class _Parts:
         return "\n".join(found) if found else None
 
 
-def read_evidence(names: Iterable[str]) -> Evidence:
+def read_evidence(names: Iterable[str], *, since: float = 0.0) -> Evidence:
     """Read evidence from files, directories, tar archives, or standard input (`-`).
+
+    Args:
+        names: what to read.
+        since: seconds since the epoch by the host's clock: what logs say of the time before is left out.
 
     Raises:
         MetalserveError: a file cannot be read, is too large, or none of them holds anything known.
     """
+    names = list(names)
+    return evidence_of([(name, [(where, decode(raw)) for where, raw in files_of(name)]) for name in names], since=since)
+
+
+def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, since: float = 0.0) -> Evidence:
+    """Make evidence of texts that are at hand.
+
+    Args:
+        given: (name, files) of each source; a file is (path, text).
+        since: seconds since the epoch by the host's clock: what logs say of the time before is left out.
+
+    Raises:
+        MetalserveError: none of them holds anything known.
+    """
     parts = _Parts()
     known = 0
-    names = list(names)
-    for name in names:
-        files = [(where, decode(raw)) for where, raw in _files(name)]
+    texts = {_name(path): text for _, files in given for path, text in files}
+    own = [(name, [each for each in files if _name(each[0]) not in BMC_FILES]) for name, files in given]
+    clock = texts.get("clock.txt", "")
+    bmc = read_bmc(texts, alone=not any(files for _, files in own), now=now_of(clock))
+    known += bmc is not None
+    for name, files in own:
         bundle = bundle_of(files)
         if bundle is not None:
             known += _take_bundle(name, bundle, parts)
@@ -90,8 +110,8 @@ def read_evidence(names: Iterable[str]) -> Evidence:
             known += _take(where, text, parts)
     if not known:
         raise MetalserveError(
-            "holds no kernel log, engine log, log of fabric manager or `nvidia-smi -q`",
-            where=", ".join(names),
+            "holds no kernel log, engine log, log of fabric manager, `nvidia-smi -q` or what a BMC said",
+            where=", ".join(name for name, _ in given),
             remedy="give `dmesg`, `journalctl -k`, `docker logs ENGINE`, or a nvidia-bug-report.log.gz",
         )
     for part, words in (("kernel", "the kernel log"), ("smi-q", "`nvidia-smi -q`")):
@@ -100,7 +120,8 @@ def read_evidence(names: Iterable[str]) -> Evidence:
         if part == "smi-q" and not parts.gpus and not parts.smi:
             parts.lacking.append(f"{words}: what the driver itself asks for is not known")
     hardware = NodeHardware(gpus=tuple(parts.gpus), smi_state="ok") if parts.gpus else None
-    return Evidence(
+    findings = (*(check_gpus(hardware, load_gpus()) if hardware else ()), *_drives(texts))
+    evidence = Evidence(
         kernel=parts.text("kernel"),
         earlier=parts.text("earlier"),
         fabric=parts.text("fabric"),
@@ -109,62 +130,24 @@ def read_evidence(names: Iterable[str]) -> Evidence:
         smi_status=parts.smi_status,
         silent_engines=tuple(parts.silent),
         hardware=hardware,
-        findings=tuple(check_gpus(hardware, load_gpus())) if hardware else (),
-        lacking=tuple(parts.lacking),
+        findings=findings,
+        bmc=bmc,
+        lacking=(*parts.lacking, *(bmc.missed if bmc is not None else ())),
     )
+    return after(evidence, since, zero_of(clock), zone_of(clock))
 
 
-def _files(name: str) -> Iterator[tuple[str, bytes]]:
-    if name == "-":
-        yield "standard input", _unpacked("standard input", sys.stdin.buffer.read(SIZE_LIMIT + 1))
-        return
-    path = Path(name)
-    try:
-        if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.is_file() and not each.is_symlink())
-            if len(inside) > FILE_LIMIT:
-                raise MetalserveError(f"has more than {FILE_LIMIT} files", where=name)
-            for each in inside:
-                yield str(each), _unpacked(str(each), each.read_bytes())
-        elif _is_tar(path):
-            yield from _of_tar(path)
-        else:
-            yield name, _unpacked(name, path.read_bytes())
-    except OSError as error:
-        raise MetalserveError(f"cannot be read: {error.strerror}", where=name) from error
-    except tarfile.TarError as error:
-        raise MetalserveError(f"cannot be read: {error}", where=name) from error
+def _drives(texts: Mapping[str, str]) -> Iterator[Finding]:
+    """What the SMART logs of a bundle say (`nvme-nvme0.json`), by the check that `metalserve verify` makes of them."""
+    logs = ((re.fullmatch(r"nvme-(nvme\d{1,3})\.json", name), text) for name, text in sorted(texts.items()))
+    joined = "".join(f"drive\t/dev/{found[1]}\n{text}\n" for found, text in logs if found is not None)
+    with contextlib.suppress(ParseError):
+        drives = NodeHardware(drive_health=parse_drive_health(joined))
+        yield from (finding for finding in check_drives(drives) if finding.check == "nvme-health")
 
 
-def _is_tar(path: Path) -> bool:
-    try:
-        return tarfile.is_tarfile(path)
-    except EOFError:  # a .gz that was cut off: what it is, is said when it is read
-        return False
-
-
-def _of_tar(path: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path) as archive:
-        for number, member in enumerate(archive):
-            if number >= FILE_LIMIT:
-                raise MetalserveError(f"has more than {FILE_LIMIT} files", where=str(path))
-            if member.isfile() and member.size <= SIZE_LIMIT:  # read only, never unpacked: its names do not matter
-                content = archive.extractfile(member)
-                if content is not None:
-                    yield f"{path}:{member.name}", _unpacked(member.name, content.read())
-
-
-def _unpacked(where: str, raw: bytes) -> bytes:
-    if raw[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(SIZE_LIMIT + 1)
-        except (OSError, EOFError) as error:
-            raise MetalserveError(f"cannot be decompressed: {error}", where=where) from error
-    if len(raw) > SIZE_LIMIT:
-        raise MetalserveError(
-            f"is larger than {SIZE_LIMIT >> 20} MiB", where=where, remedy="cut out the time in question"
-        )
-    return raw
+def _name(path: str) -> str:
+    return PurePosixPath(path.rpartition(":")[2]).name
 
 
 def _take_bundle(name: str, bundle: Bundle, parts: _Parts) -> int:

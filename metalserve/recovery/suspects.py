@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
+from metalserve.catalogue.causes import Cause, CauseCatalogue, Log, Sign
 from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
@@ -57,17 +57,28 @@ def from_earlier(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Susp
 
 def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
     signs = [sign for sign in catalogue.signs if sign.log == log]
-    for line in clean(text).splitlines():
+    ending = [sign for sign in signs if sign.ends is not None]
+    heads = [sign for sign in signs if sign.head is not None]
+    headed: dict[int, int] = {}
+    kept: list[tuple[Sign, Suspect]] = []
+    for number, line in enumerate(clean(text).splitlines()):
         line = line.strip()[:2000]
+        headed.update({id(sign): number for sign in heads if sign.head is not None and sign.head.search(line)})
+        for sign in ending:
+            if sign.ends is not None and sign.ends.search(line):
+                kept = [(by, suspect) for by, suspect in kept if by is not sign]
         for sign in signs:
+            if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
+                continue
             found = sign.compiled.search(line)
             if found is None:
                 continue
             subject = found.groupdict().get("subject") or ""
-            yield Suspect(
-                catalogue.cause(sign.cause), pci_address(subject) or subject, line[:LINE_LIMIT], origin, sign.source
-            )
+            cause = catalogue.cause(sign.cause)
+            suspect = Suspect(cause, pci_address(subject) or subject, line[:LINE_LIMIT], origin, sign.source)
+            kept.append((sign, suspect))
             break  # the first sign that fits is the most telling one: the file is in that order
+    yield from (suspect for _, suspect in kept)
 
 
 _SMI_STATES = {"mismatch": "driver-mismatch", "no-driver": "driver-absent", "absent": "driver-absent"}

@@ -9,6 +9,7 @@ from typing import Any, Final
 from metalserve.catalogue.causes import CauseCatalogue, Confidence, load_causes
 from metalserve.hardware.parsers.kernel_log import parse_kernel_log
 from metalserve.hardware.values import XidEvent
+from metalserve.recovery.bmc_evidence import from_bmc
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
 from metalserve.recovery.suspects import EARLIER, Suspect, from_earlier, from_findings, from_gpus, from_logs, from_smi
@@ -18,12 +19,16 @@ _RANK: Final[dict[Confidence, int]] = {"high": 2, "medium": 1, "low": 0}
 _LINES = 5
 """Lines of evidence that are kept for each cause: the first ones and the last."""
 
-_CONSEQUENCES: Final = frozenset({"collective-hang", "engine-hang", "engine-died", "engine-gpu-error", "program-fault"})
+_CONSEQUENCES: Final = frozenset(
+    {"collective-hang", "engine-hang", "engine-died", "engine-gpu-error", "engine-memory-error", "program-fault"}
+)
 """What an engine shows when its GPU, its fabric or its host is to blame."""
+_THE_DRIVER_KNOWS: Final = frozenset({"reset-asked", "gsp"})
+"""What lines without an Xid say of a GPU, unless every GPU's own recovery action is None: it was reset since."""
 _EXPLAINED_BY: Final = frozenset({"gpu", "fabric", "host", "pcie", "drive", "filesystem"})
 _WHY_ENGINES_DIE: Final = frozenset({
     "bad-flags", "model-does-not-fit", "memory-taken", "gpu-out-of-memory", "weights-missing", "out-of-memory",
-    "fabric-not-ready", "cuda-mismatch", "collective-hang",
+    "fabric-not-ready", "cuda-mismatch", "collective-hang", "engine-memory-error",
 })  # fmt: skip
 """An engine that died for one of these has that for its cause, not its death."""
 
@@ -113,12 +118,14 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
         events = evidence.hardware.xids
     gpus = evidence.hardware.gpus if evidence.hardware is not None else ()
     found = [_of_gpu(verdict) for verdict in judge_gpus(events, gpus, catalogue)]
+    quiet = bool(gpus) and all((gpu.recovery_action or "").strip().lower() == "none" for gpu in gpus)
     suspects = [
         *switch_suspects(events, catalogue),
         *from_smi(evidence, catalogue),
         *from_gpus(gpus, catalogue),
-        *from_logs(evidence, catalogue),
+        *(s for s in from_logs(evidence, catalogue) if not (quiet and s.cause.id in _THE_DRIVER_KNOWS)),
         *from_findings(evidence, catalogue),
+        *(from_bmc(evidence.bmc, catalogue, kernel=evidence.kernel is not None) if evidence.bmc else ()),
     ]
     causes = _explained(_merged([*found, *(_of_suspect(each) for each in suspects)]), catalogue)
     causes += _past(evidence, catalogue)
@@ -196,20 +203,26 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
         blamed = next((c for c in _by_height(hardware, catalogue) if _can_explain(c, cause, catalogue)), None)
         if cause.id in _CONSEQUENCES and blamed is not None:
             by = blamed.id
+        elif cause.id == "engine-memory-error" and (judged := _judged(causes, catalogue)) is not None:
+            by = judged.id
         elif cause.id in ("engine-died", "engine-gpu-error") and why is not None and why.id != cause.id:
             by = why.id
         elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
             by = "gpu-off-bus"
-        elif cause.id == "drive-bad" and _of_a_drive_that_is_gone(cause, by_id):
+        elif "drive-gone" in by_id and (cause.id == "drive-slow" or _of_a_drive_that_is_gone(cause, by_id)):
             by = "drive-gone"
         result.append(replace(cause, explained_by=by) if by else cause)
     return result
 
 
+def _judged(causes: list[Found], catalogue: CauseCatalogue) -> Found | None:
+    """The highest cause that the driver named for a GPU: it knows better than a program whether memory is bad."""
+    return next((c for c in _by_height(causes, catalogue) if c.authority and c.rung != "nothing"), None)
+
+
 def _of_a_drive_that_is_gone(cause: Found, by_id: dict[str, Found]) -> bool:
-    gone = by_id.get("drive-gone")
     medium = any("critical medium error" in line for line in cause.lines)  # that is the drive's own word
-    return gone is not None and not medium and set(cause.subjects) <= set(gone.subjects)
+    return cause.id == "drive-bad" and not medium and set(cause.subjects) <= set(by_id["drive-gone"].subjects)
 
 
 def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool:
@@ -221,4 +234,4 @@ def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool
 
 
 def _by_height(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
-    return sorted(causes, key=lambda c: -catalogue.height(c.rung))
+    return sorted(causes, key=lambda c: (-catalogue.height(c.rung), c.id))

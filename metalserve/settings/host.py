@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from metalserve.settings.bmc import BmcSettings
 from metalserve.settings.common import Section, problem
 from metalserve.settings.fabric import FabricSettings
 from metalserve.settings.machine import (
@@ -19,7 +20,7 @@ from metalserve.settings.machine import (
     StorageSettings,
 )
 from metalserve.settings.monitoring import MonitoringSettings
-from metalserve.settings.recovery import RecoveryFleetSettings, RecoverySettings
+from metalserve.settings.recovery import RecoveryFleetSettings, RecoverySettings, with_recovery
 from metalserve.settings.repositories import RepositoriesSettings
 from metalserve.settings.router import RouterSettings
 from metalserve.settings.serving import EngineSettings, ModelSettings
@@ -49,12 +50,13 @@ class HostSettings(Section):
         default_factory=RecoveryFleetSettings, description="limits of recovery; one value for the whole inventory"
     )
     monitoring: MonitoringSettings | None = Field(None, description="metrics of this host; None: it is not watched")
+    bmc: BmcSettings | None = Field(None, description="the host's BMC; None: nothing is done out of band")
     simulated: bool = Field(False, description="the GPUs of this host are simulated (the built-in lab)")
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, data: Any) -> Any:
-        return with_verify(data)
+        return with_recovery(with_verify(data))
 
     @field_validator("release")
     @classmethod

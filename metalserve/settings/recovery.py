@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -61,6 +61,20 @@ class RecoverySettings(Section):
         default_factory=dict, description="rung -> seconds, where they are not the catalogue's (ladder.yaml)"
     )
 
+    only: str | None = Field(
+        None, description="deploys/recover.py makes this rung and no other; short form: --data recover_rung=RUNG"
+    )
+
+    @field_validator("only")
+    @classmethod
+    def _rung(cls, value: str | None) -> str | None:
+        from metalserve.catalogue.causes import load_causes
+
+        known = [rung.name for rung in load_causes().rungs if rung.name not in ("nothing", "quarantine")]
+        if value is not None and value not in known:
+            raise problem(f"must be one of: {', '.join(known)}")
+        return value
+
     @field_validator("rack", "switch", "template", "disk_serial")
     @classmethod
     def _plain(cls, value: str | None) -> str | None:
@@ -77,6 +91,14 @@ class RecoverySettings(Section):
         if set(value) - set(known):
             raise problem(f"may name these rungs: {', '.join(known)}")
         return value
+
+
+def with_recovery(data: Any) -> Any:
+    """Return host data with `recover_rung` moved into `recovery.only`, where it wins."""
+    if not isinstance(data, Mapping) or "recover_rung" not in data or not isinstance(data.get("recovery", {}), Mapping):
+        return data
+    rest = {key: value for key, value in data.items() if key != "recover_rung"}
+    return {**rest, "recovery": {**data.get("recovery", {}), "only": data["recover_rung"]}}
 
 
 class RecoveryFleetSettings(Section):

@@ -14,6 +14,7 @@ from metalserve.desired.observed import Observation
 from metalserve.driver.packages import toolkit_package
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release
+from metalserve.upgrade import scripts
 from metalserve.upgrade.fetch import fetch_script
 from metalserve.upgrade.holders import OURS
 from metalserve.upgrade.record import Record, Step
@@ -156,16 +157,14 @@ def held_by(observed: Observation) -> tuple[str, ...]:
 def drain(node: Node) -> Desired:
     """The engines stopped as gracefully as their units say: running requests are finished first."""
     units = engines(node.observed)
-    words = " ".join(map(shlex.quote, units))
-    # All at once: each takes as long as its longest request. A unit that gives up by itself has not been stopped.
-    script = f"systemctl stop {words}\nsystemctl reset-failed {words} 2>/dev/null || :\n"
+    script = scripts.stop_engines(units)
     return Desired(actions=(Action(f"drain {len(units)} engine(s)", lambda seen: not engines(seen), script),))
 
 
 def free(node: Node) -> Desired:
     """What has the GPUs open stopped: exporters, DCGM, then the driver's own daemons."""
     units = held_by(node.observed)
-    script = "".join(f"systemctl stop {shlex.quote(name)}\n" for name in units)
+    script = scripts.stop_in_order(units)
     return Desired(actions=(Action(f"stop {', '.join(units)}", lambda seen: not held_by(seen), script),))
 
 
@@ -206,23 +205,7 @@ def _on_disk(node: Node) -> Desired:
 def reload(node: Node) -> Desired:
     """The modules exchanged in the running kernel; what cannot be unloaded is told, and loaded again after a reboot."""
     version = node.release.driver.version
-    order = " ".join(load_driver_reload().unload)
-    script = f"""
-ms_was=; ms_left=
-for m in {order}; do
-  lsmod | grep -q "^$m " || continue
-  if [ -z "$ms_left" ] && rmmod "$m"; then ms_was="$m $ms_was"; else ms_left="$ms_left $m"; fi
-done
-if [ -n "$ms_left" ]; then echo "could not be unloaded:$ms_left"; exit 0; fi
-for m in {" ".join(driver.BOOT_MODULES)}; do
-  modprobe "$m" || {{
-    dmesg 2>/dev/null | grep NVRM | tail -n 3
-    ms_fail "module $m of driver {version} does not load -> read dmesg on the host"
-  }}
-done
-# What stood on the driver before (nvidia-peermem, gdrdrv ...) and is not loaded by itself.
-for m in $ms_was; do modprobe "$m" || echo "module $m is not loaded again"; done
-"""
+    script = scripts.exchange_modules(load_driver_reload().unload, driver.BOOT_MODULES, f"driver {version}")
     loaded = node.hardware.module_version or "no driver"
     return Desired(actions=(Action(f"exchange the modules: {loaded} -> {version}", lambda seen: False, script),))
 
@@ -237,7 +220,7 @@ def _start(node: Node, units: Sequence[str]) -> Desired:
     # back, but it is told: see `findings`.
     own = (driver.PERSISTENCE, fabric.UNIT)
     missing = [u for u in reversed(units) if u not in own and not _active(node.observed, u)]
-    script = "".join(f"systemctl start {shlex.quote(u)} || echo '{u} did not start'\n" for u in missing)
+    script = scripts.start_in_order(missing)
     return Desired(actions=(Action(f"start {', '.join(missing)}", lambda seen: not missing, script),))
 
 

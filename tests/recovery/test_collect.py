@@ -18,13 +18,14 @@ DMESG = "#!/bin/sh\necho '[ 1.0] NVRM: Xid (PCI:0000:09:00): 119, pid=1, name=x,
 HANGS = "#!/bin/sh\ntrap '' TERM\nexec sleep 60\n"
 LEAKS = (
     "#!/bin/sh\necho 'vllm serve --api-key sk-abcdefghijklmnop1234 HF_TOKEN=hf_abcdefghijklmnopqrst'\n"
+    'echo \'{"a": "{\\\\"api_key\\\\": \\\\"quoted-key-77\\\\"}"} https://bmc:s3cretpw@10.0.0.7/\'\n'
     "echo 'Authorization: Bearer abcdefgh.ijkl-mnop' >&2\necho 'EngineCore encountered a fatal error'\n"
 )
 NO_DRIVER = """#!/bin/sh
 echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
 exit 9
 """
-SECRETS = ("sk-abcdefghijklmnop1234", "hf_abcdefghijklmnopqrst", "abcdefgh.ijkl-mnop")
+SECRETS = ("sk-abcdefghijklmnop1234", "hf_abcdefghijklmnopqrst", "abcdefgh.ijkl-mnop", "quoted-key-77", "s3cretpw")
 
 
 def collect(place: Path, **tools: str) -> Path:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metalserve.cli import root
 from metalserve.errors import MetalserveError
-from metalserve.recovery import reading
-from metalserve.recovery.reading import read_evidence
-from metalserve.recovery.verdict import judge
+from metalserve.recovery import opening
+from metalserve.recovery.reading import evidence_of, read_evidence
+from metalserve.recovery.verdict import Verdict, judge
+from metalserve.recovery.words import in_words
 
 DMESG = "[ 12.3] NVRM: Xid (PCI:0000:09:00): 79, pid=0, GPU has fallen off the bus.\n"
 ENGINE = "(EngineCore pid=7) ERROR EngineCore encountered a fatal error.\n"
@@ -111,7 +114,7 @@ def test_a_link_in_a_directory_is_not_followed(tmp_path: Path) -> None:
 def test_what_is_of_no_use_is_one_line(
     tmp_path: Path, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SIZE_LIMIT", 4096)
+    monkeypatch.setattr(opening, "SIZE_LIMIT", 4096)
     file = tmp_path / "x"
     file.write_bytes(content)
     with pytest.raises(MetalserveError, match=words):
@@ -133,3 +136,55 @@ def test_the_command_prints_json_and_reads_standard_input() -> None:
         ("engine-died", "gpu-off-bus"),
     ]
     assert any("nvidia-smi" in each for each in data["lacking"])
+
+
+WORN = json.dumps({"critical_warning": 8, "avail_spare": 3, "spare_thresh": 10, "percent_used": 101, "media_errors": 7})
+FILES = [
+    ("kernel.log", DMESG),
+    ("kernel-previous.log", DMESG.replace("09:00", "0a:00")),
+    ("fabricmanager.log", "[Nov 26 2026 10:00:00] [ERROR] [tid 1] detected NVSwitch fatal error 20034 on fid 0\n"),
+    ("engine-0.log", ENGINE),
+    ("engine-1.log", "torch.OutOfMemoryError: CUDA out of memory.\n"),
+    ("engine-2.log", "RuntimeError: CUDA error: uncorrectable ECC error encountered\n"),
+    ("smi-q.txt", SMI),
+    ("nvme-nvme0.json", WORN),
+    ("bmc-power.json", '{"power": "on"}'),
+    (
+        "bmc-events.json",
+        '{"items": [{"at": null, "severity": "Critical", "message": "CPU 2 has an internal error (IERR)."}]}',
+    ),
+]
+
+
+def gist(verdict: Verdict) -> object:
+    causes = {(c.id, frozenset(c.subjects), c.rung, c.explained_by, c.past, c.authority) for c in verdict.causes}
+    return causes, verdict.rung, verdict.needs_person, frozenset(verdict.lacking)
+
+
+@given(st.permutations(FILES), st.booleans())
+def test_the_order_of_files_does_not_matter(files: list[tuple[str, str]], whole: bool) -> None:
+    manifest = [("manifest.tsv", "".join(f"{name}\t0\t0.1\tcommand\n" for name, _ in FILES))] if whole else []
+    expected = gist(judge(evidence_of([("b", [*manifest, *FILES])])))
+    assert gist(judge(evidence_of([("b", [*files, *manifest])]))) == expected
+
+
+def test_a_drive_that_is_read_only_is_known_from_its_smart_log() -> None:
+    verdict = judge(evidence_of([("b", [("nvme-nvme0.json", WORN), ("dmesg", DMESG)])]))
+    (drive,) = [cause for cause in verdict.causes if cause.id == "drive-bad"]
+    assert (drive.subjects, verdict.rung) == (("/dev/nvme0",), "quarantine")
+    well = WORN.replace('"critical_warning": 8', '"critical_warning": 0')
+    for text in (well, "garbage", "{}", ""):
+        assert "drive-bad" not in {
+            c.id for c in judge(evidence_of([("b", [("nvme-nvme0.json", text), ("dmesg", DMESG)])])).causes
+        }
+
+
+NAMES = st.sampled_from(
+    [name for name, _ in FILES] + ["manifest.tsv", "clock.txt", "engine-states.txt", "token-0.txt", "x"]
+)
+
+
+@given(st.lists(st.tuples(NAMES, st.text(max_size=200)), max_size=6), st.floats(0, 4e9))
+def test_garbage_never_makes_it_fail(files: list[tuple[str, str]], since: float) -> None:
+    verdict = judge(evidence_of([("b", [*files, ("dmesg.txt", DMESG)])], since=since))
+    assert isinstance(in_words(verdict), list)

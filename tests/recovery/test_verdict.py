@@ -57,15 +57,55 @@ def test_the_table(case: dict[str, Any]) -> None:
 
 def test_the_table_uses_every_sign() -> None:
     """A sign that no case shows may match nothing, or everything."""
+    unseen = [yaml.safe_load(path.read_text()) for path in (Path(__file__).parent / "heldout").glob("cases*.yaml")]
+    others = [text for cases in unseen for case in cases for text in case["logs"].values()]
     logs = {
-        "kernel": [case.get(k, "") for case in CASES for k in ("kernel", "earlier")],
-        "fabric": [case.get("fabric", "") for case in CASES],
-        "engine": [case.get("engine", "") for case in CASES],
+        "kernel": [case.get(k, "") for case in CASES for k in ("kernel", "earlier")] + others,
+        "fabric": [case.get("fabric", "") for case in CASES] + others,
+        "engine": [case.get("engine", "") for case in CASES] + others,
     }
     seen = {log: "\n".join(texts) for log, texts in logs.items()}
-    causes = {sign.cause for sign in load_causes().signs}
-    shown = {sign.cause for sign in load_causes().signs if sign.compiled.search(seen[sign.log])}
+    signs = [sign for sign in load_causes().signs if sign.log != "bmc"]  # those are shown in test_bmc_evidence.py
+    causes = {sign.cause for sign in signs}
+    shown = {sign.cause for sign in signs if sign.compiled.search(seen[sign.log])}
     assert causes - shown == set(), "give each cause a case"
+
+
+OF_THE_BUCKET = {  # NVIDIA's immediate action, for an Xid that stands alone in the log
+    "IGNORE": "nothing",
+    "RESTART_APP": "restart-engine",
+    "RESET_GPU": "reset-gpu",
+    "RESTART_BM": "reboot",
+    "RESTART_VM": "reboot",
+    "UPDATE_SWFW": "converge",
+    "CHECK_MECHANICALS": "quarantine",
+    "CHECK_UVM": "reload-driver",
+    "CONTACT_SUPPORT": "nothing",
+    "WORKFLOW_XID_45": "nothing",
+    "WORKFLOW_XID_48": "reset-gpu",
+    "WORKFLOW_NVLINK_ERR": "reset-gpu",
+    "WORKFLOW_NVLINK5_ERR": "reset-gpu",  # no word of "Nonfatal": taken as fatal
+    "XID_154": "quarantine",  # the line names no action: nothing may be done to the GPU by guess
+}
+OTHER_RUNG = {  # where NVIDIA's bucket is not what is done, and for numbers it names no action for
+    61: "reboot",  # DeepSeek's practice (leptonai/gpud#100); NVIDIA only says to ask support
+    63: "reset-gpu",  # the row is replaced at the next reset, which may wait
+    64: "quarantine",  # A100 memory guide: after a failed remap the GPU goes to the field diagnostic
+    167: "reboot",
+    169: "reset-gpu",
+    173: "quarantine",
+    175: "quarantine",
+}
+
+
+@pytest.mark.parametrize("code", [xid.code for xid in load_xids().xids])
+def test_every_xid_asks_for_the_rung_that_nvidia_names_on_the_tables_authority(code: int) -> None:
+    known = load_xids().by_code(code)
+    assert known is not None
+    verdict = judge(Evidence(kernel=f"NVRM: Xid (PCI:0000:09:00): {code}, pid=1, name=python, something"))
+    wanted = OTHER_RUNG.get(code) or (OF_THE_BUCKET[known.nvidia[0]] if known.nvidia else "nothing")
+    assert [(cause.authority, cause.rung) for cause in verdict.causes] == [("the Xid table", wanted)]
+    assert verdict.rung == wanted
 
 
 @pytest.mark.parametrize("code", [xid.code for xid in load_xids().xids])
@@ -107,6 +147,23 @@ def test_a_driver_that_asks_for_nothing_overrules_the_table_and_says_so() -> Non
     assert "reset-gpu" in cause.disagreements[0]
 
 
+def test_a_reset_that_a_line_asked_for_is_not_asked_for_again_when_the_driver_asks_for_nothing() -> None:
+    line = "NVRM: nvAssertOkFailedNoLog: Assertion failed: Reset required [NV_ERR_RESET_REQUIRED] (0x00000062)"
+    assert judge(Evidence(kernel=line)).rung == "reset-gpu"
+    assert judge(with_gpu(line, recovery_action="None")).rung == "nothing"
+    assert judge(with_gpu(line, recovery_action=None)).rung == "reset-gpu", "not printed: nobody knows better"
+
+
+def test_a_memory_error_in_the_engine_is_what_the_driver_says_it_is() -> None:
+    engine = {"engine 0": "RuntimeError: CUDA error: uncorrectable ECC error encountered"}
+    contained = (
+        "NVRM: Xid (PCI:0000:01:00): 94, pid=7, name=python, Contained: CE User Channel (0x9). RST: No, D-RST: No"
+    )
+    assert judge(Evidence(engines=engine)).rung == "reset-gpu"
+    verdict = judge(Evidence(kernel=contained, engines=engine))
+    assert (verdict.rung, alone(verdict)) == ("restart-engine", {"program-fault"})
+
+
 def test_a_well_gpu_does_not_excuse_the_program_that_it_stopped() -> None:
     line = "NVRM: Xid (PCI:0000:09:00): 31, pid=1, name=python, MMU Fault"
     assert judge(with_gpu(line, recovery_action="None")).rung == "restart-engine"
@@ -115,6 +172,15 @@ def test_a_well_gpu_does_not_excuse_the_program_that_it_stopped() -> None:
 @pytest.mark.parametrize("action", ["N/A", "[N/A]", None])
 def test_an_action_that_the_driver_does_not_print_has_no_say(action: str | None) -> None:
     assert judge(with_gpu(XID_154, recovery_action=action)).rung == "reboot"
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "rung"),
+    [("0x2", "Some Future Name", "reboot"), ("0x1", "PF FLR", "reset-gpu"), ("0x63", "Some Future Name", "quarantine")],
+)
+def test_an_action_by_another_name_is_known_by_its_number(code: str, words: str, rung: str) -> None:
+    line = f"NVRM: Xid (PCI:0000:09:00): 154, GPU recovery action changed from 0x0 (None) to {code} ({words})"
+    assert judge(Evidence(kernel=line)).rung == rung
 
 
 def test_an_action_of_the_future_is_not_ignored() -> None:
@@ -185,3 +251,28 @@ def test_a_catalogue_that_names_what_it_does_not_have_is_refused() -> None:
     data["xids"] = {79: "no-such-cause"}
     with pytest.raises(ValueError, match="no-such-cause"):
         CauseCatalogue.model_validate(data)
+
+
+ACTIONS = st.sampled_from(sorted(load_causes().recovery_actions))
+
+
+@given(ACTIONS, st.lists(LINES, max_size=8), st.lists(st.text(max_size=40), max_size=3))
+def test_more_evidence_never_lowers_what_the_driver_asks_for(action: str, lines: list[str], noise: list[str]) -> None:
+    """The driver's own word is the highest authority: nothing beside it makes the step smaller."""
+    catalogue = load_causes()
+    asked = catalogue.cause(catalogue.recovery_actions[action])
+    verdict = judge(with_gpu("\n".join([*lines, *noise]), recovery_action=action))
+    if asked.confidence != "low":
+        assert catalogue.height(verdict.rung) >= catalogue.height(asked.rung)
+    mine = [c for c in verdict.causes if c.authority == "the driver's recovery action" and GPU in c.subjects]
+    assert asked.rung == "nothing" or [c.id for c in mine] == [asked.id]
+
+
+@given(st.sampled_from(["0x1 (GPU Reset Required)", "0x2 (Node Reboot Required)"]), st.lists(LINES, max_size=8))
+def test_more_xids_never_lower_what_xid_154_asks_for(action: str, lines: list[str]) -> None:
+    others = [line for line in lines if "0000:09:00" not in line]
+    asks = f"NVRM: Xid (PCI:0000:09:00): 154, GPU recovery action changed from 0x0 (None) to {action}"
+    height = load_causes().height
+    for place in range(len(others) + 1):
+        verdict = judge(Evidence(kernel="\n".join([*others[:place], asks, *others[place:]])))
+        assert height(verdict.rung) >= height("reset-gpu" if "Reset" in action else "reboot")

@@ -80,6 +80,11 @@ def log_lines(lab: Lab, fault: dict[str, Any]) -> list[str]:
             "reset gpu to activate.",
             f"{xid} 154, GPU recovery action changed from 0x0 (None) to 0x4 (Drain and Reset)",
         ]
+    if kind == "gpu-needs-reset":
+        return [
+            f"{xid} 95, {nobody}, Uncontained: LTC TAG (0x0,0x0). RST: Yes, D-RST: No",
+            f"{xid} 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)",
+        ]
     if kind == "remap-failed":
         return [
             f"{xid} 64, {nobody}, Row Remapper: Failed to remap row (0x0000000e9b9107e0)",
@@ -145,6 +150,51 @@ def _pause(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
 def _unpause(applied: Any) -> None:
     for name in applied.get("paused", []):
         _quiet("docker", "unpause", name)
+
+
+ENGINE = "metalserve-vllm-"
+
+
+def _engines() -> dict[str, str]:
+    """The engines' containers that run: id -> process on the host."""
+    found = _quiet("docker", "ps", "-q", "--no-trunc", "--filter", "status=running", "--filter", f"name={ENGINE}")
+    pairs = (_quiet("docker", "inspect", "-f", "{{.Id}} {{.State.Pid}}", name).split() for name in found.split())
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def _hang(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
+    """Tell the stand-in engines to give no token; those that were struck and are gone take the fault with them."""
+    running = _engines()
+    struck: dict[str, str] = dict((before or {}).get("struck", {}))
+    if before is None or fault.get("sticky"):
+        for name, pid in running.items():
+            place = f"/proc/{pid}/root/run/metalserve-lab"
+            if name not in struck and os.path.isdir(f"/proc/{pid}/root"):
+                os.makedirs(place, exist_ok=True)
+                with open(f"{place}/fault", "w", encoding="utf-8") as stream:
+                    stream.write("hang")
+                struck[name] = pid
+    elif struck and not set(struck) & set(running):
+        lab.cure(("engine-hang",))
+    return {"struck": struck}
+
+
+def _unhang(applied: Any) -> None:
+    for pid in applied.get("struck", {}).values():
+        path = f"/proc/{pid}/root/run/metalserve-lab/fault"
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+def _die(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
+    """Kill the engines and leave their units stopped, as systemd does when they failed too often; done once."""
+    if before:
+        return before
+    names = [f"{ENGINE}{n}.service" for n in range(64) if os.path.exists(f"/etc/systemd/system/{ENGINE}{n}.service")]
+    for name in names:
+        _quiet("docker", "kill", name.removesuffix(".service"))
+    _quiet("systemctl", "stop", *names)
+    return {"stopped": names}
 
 
 def _spare(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
@@ -231,6 +281,8 @@ EFFECTS = {
     "fabric-manager-dead": (_kill_manager, _nothing),
     "fabric-manager-flapping": (_flap, _unflap),
     "container-stuck": (_pause, _unpause),
+    "engine-hang": (_hang, _unhang),
+    "engine-dead": (_die, _nothing),
     "disk-full": (_fill, _drain),
     "slow-disk": (_slow, _fast),
     **decay.EFFECTS,

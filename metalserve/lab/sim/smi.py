@@ -7,7 +7,7 @@ import sys
 import time
 
 from . import smi_apps, smi_q, smi_query, smi_topo
-from .state import Lab, cuda_version
+from .state import RESET_CURES, Lab, cuda_version
 from .view import Gpu, forget_fabric, gpus
 
 TYPE_CHECKING = False
@@ -192,15 +192,29 @@ def _reset(lab: Lab, chosen: list[Gpu], out: Out) -> int:
     if os.geteuid() != 0:
         out("Insufficient Permissions\nTerminating early due to previous errors.")
         return 4
+    held = smi_apps.holders()
+    busy = [gpu for gpu in chosen if held.get(f"/dev/nvidia{gpu.position}")]
     if lab.profile["fabric"]["manager"] and lab.daemon("fabricmanager"):
-        # FM User Guide: stop FM before a reset. Wording of the refusal is from general knowledge, not captured.
-        for gpu in chosen:
-            out(f"GPU {gpu.smi_bus} is currently in use by another process.")
-        out(f"\n{len(chosen)} device(s) could not be reset. Stop nvidia-fabricmanager first.")
+        busy = chosen  # FM User Guide: fabric manager is stopped before a reset
+    if busy:
+        for gpu in busy:
+            out(f"Unable to reset GPU {gpu.smi_bus}: In use by another client")
+        out(
+            f"{len(busy)} device{'s are' if len(busy) > 1 else ' is'} currently being used by one or more other "
+            "processes (e.g., Fabric Manager, CUDA application, graphics application such as an X server, or a "
+            "monitoring application such as another instance of nvidia-smi). Please first kill all processes using "
+            "this device and all compute applications running in the system."
+        )
         return 19
     for gpu in chosen:
+        before = gpu.recovery_action
         lab.cure(("remap-pending",), gpu.position, sticky_too=True)
+        lab.cure(RESET_CURES, gpu.position)
         forget_fabric(lab, [gpu.position])
+        if before != "None" and Gpu(lab, gpu.position).recovery_action == "None":
+            code = "0x1" if before == "GPU Reset Required" else "0x4"
+            words = f"GPU recovery action changed from {code} ({before}) to 0x0 (None)"
+            lab.log(f"NVRM: Xid (PCI:{gpu.xid_bus}): 154, {words}", level=4)
         out(f"GPU {gpu.smi_bus} was successfully reset.")
     out("All done.")
     return 0

@@ -31,9 +31,10 @@ CUDA_OF_BRANCH = {
 }
 """CUDA version that nvidia-smi prints, by driver branch (CUDA release notes, table of shipped drivers)."""
 
-REBOOT_CURES = ("gpu-off-bus", "remap-pending", "driver-mismatch")
+REBOOT_CURES = ("gpu-off-bus", "remap-pending", "gpu-needs-reset", "driver-mismatch")
+RESET_CURES = ("remap-pending", "gpu-needs-reset")
 """Faults that are gone after a reboot, as on metal: the bus is enumerated again, the remap is applied, the module
-is loaded from disk. A fault injected as `sticky` stays."""
+is loaded from disk. A fault injected as `sticky` stays. `RESET_CURES` are those that a reset of the GPU ends."""
 
 
 class Lab:

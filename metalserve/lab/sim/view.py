@@ -37,6 +37,7 @@ class Gpu:
         self.power_limit = float(limited.get("watts", power["minimum"])) if limited else power["default"]
         self.remap_pending = lab.fault("remap-pending", position) is not None
         self.remap_failed = lab.fault("remap-failed", position) is not None
+        self.needs_reset = lab.fault("gpu-needs-reset", position) is not None
         remapped = lab.was_remapped(position)
         self.remapped_uncorrectable = 512 if self.remap_failed else int(self.remap_pending or remapped)
         downgraded = lab.fault("pcie-downgraded", position)
@@ -90,7 +91,7 @@ class Gpu:
     @property
     def recovery_action(self) -> str:
         """Recovery action that the driver recommends."""
-        if self.remap_failed:
+        if self.remap_failed or self.needs_reset:
             return "GPU Reset Required"
         return "Drain and Reset" if self.remap_pending else "None"
 

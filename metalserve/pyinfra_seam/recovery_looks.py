@@ -1,0 +1,142 @@
+"""Looks at real hosts for a recovery: one SSH session a look, its bundle kept, judged, and what was seen remembered."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from metalserve.errors import MetalserveError
+from metalserve.pyinfra_seam.outofband import OutOfBand
+from metalserve.pyinfra_seam.recovery_sessions import Sessions
+from metalserve.pyinfra_seam.sessions import Answer
+from metalserve.recovery.bundle import DEADLINE_S, Token, collecting_script
+from metalserve.recovery.look import Seen, see, unpacked
+from metalserve.recovery.ports import Looked
+from metalserve.report.writing import write_whole
+
+SKEW_S = 30.0
+"""Seconds by which a host's clock may differ from ours before times are converted."""
+
+FRESH_S = 5.0
+"""Seconds that the look of a good proof stands for the next one."""
+
+
+class Looks:
+    """What is seen of the hosts of an inventory.
+
+    Args:
+        inventory: the inventory file.
+        keep: directory for bundles of evidence.
+
+    Attributes:
+        sessions: the hosts, to be asked.
+
+    Raises:
+        MetalserveError: the inventory cannot be read.
+    """
+
+    def __init__(self, inventory: str, keep: Path) -> None:
+        self.sessions = Sessions(inventory)
+        self._keep = keep
+        self._bands = OutOfBand(self.sessions.settings)
+        self._seen: dict[str, Seen] = {}
+        self._last: dict[str, Looked] = {}
+        self._looks: dict[str, tuple[float, Looked]] = {}
+        self._since: dict[str, float] = {}
+        self._kept: dict[str, list[Path]] = {}
+
+    def look(self, host: str, *, since: float = 0.0) -> Looked:
+        """Collect evidence and judge; see `Hands.look`. The bundle is kept."""
+        self._since[host] = max(since, self._since.get(host, 0.0))
+        at, latest = self._looks.pop(host, (0.0, None))
+        if latest is not None and time.monotonic() - at < FRESH_S:
+            return latest
+        return self._look(host, since)
+
+    def survey(self, hosts: Sequence[str], since: Mapping[str, float]) -> dict[str, Looked]:
+        """Look at several hosts side by side; bundles are kept of those alone that are not well.
+
+        Args:
+            hosts: their names.
+            since: host -> seconds since the epoch; events from before do not count.
+        """
+        began = time.time()
+        answers = self.sessions.ask_all(list(hosts), collecting_script(), DEADLINE_S)
+        return {h: self._judged(h, answers[h], since.get(h, 0.0), began, keep_well=False) for h in hosts}
+
+    def _look(self, host: str, since: float) -> Looked:
+        began = time.time()
+        answer = self.sessions.ask(host, collecting_script(), DEADLINE_S)
+        return self._judged(host, answer, since, began)
+
+    def _judged(self, host: str, answer: Answer, since: float, began: float, *, keep_well: bool = True) -> Looked:
+        self._last[host] = self._read(host, answer, since, began, keep_well)
+        return self._last[host]
+
+    def _read(self, host: str, answer: Answer, since: float, began: float, keep_well: bool) -> Looked:
+        self._seen.pop(host, None)
+        if answer.error:
+            return self._unseen(host, answer.error)
+        try:
+            texts = unpacked(answer.data)
+            known = self._serials(host)
+            now = see(texts).now if since else 0.0
+            skew = now - began if now and abs(now - began) > SKEW_S else 0.0
+            seen = see(texts, since=since + skew if since else 0.0, known=known)
+        except MetalserveError as error:
+            return Looked(True, True, None, None, words=f"no evidence: {error.what}")
+        self._seen[host] = seen
+        if seen.serials and not seen.serials.items() <= known.items():
+            write_whole(self._keep / f"{_safe(host)}-gpus.json", json.dumps({**known, **seen.serials}).encode())
+        model = self.sessions.settings[host].model is not None
+        serving = seen.serving if seen.tokens else not model
+        well = serving is True and seen.verdict.rung == "nothing"
+        path = self._write(host, answer.data) if keep_well or not well else ""
+        return Looked(True, True, seen.verdict, serving, seen.boot, path, seen.subjects, seen.in_words())
+
+    def _unseen(self, host: str, error: str) -> Looked:
+        powered, words, files = self._bands.glance(host)
+        evidence = ""
+        if files:
+            path = self._keep / f"{_safe(host)}-{_stamp()}-bmc.json"
+            write_whole(path, json.dumps(files, indent=1).encode())
+            self._kept.setdefault(host, []).append(path)
+            evidence = str(path)
+        return Looked(
+            False, powered, None, None, evidence=evidence, words=f"SSH: {error}{f'; {words}' if words else ''}"
+        )
+
+    def _write(self, host: str, data: bytes) -> str:
+        path = self._keep / f"{_safe(host)}-{_stamp()}.tar.gz"
+        write_whole(path, gzip.compress(data, compresslevel=3, mtime=0))
+        self._kept.setdefault(host, []).append(path)
+        return str(path)
+
+    def _serials(self, host: str) -> dict[str, str]:
+        path = self._keep / f"{_safe(host)}-gpus.json"
+        try:
+            return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def tokens(self, host: str) -> Mapping[str, Token]:
+        """Return what each engine did when the host was last looked at; nothing when it did not answer."""
+        seen = self._seen.get(host)
+        return seen.tokens if seen is not None else {}
+
+    def latest(self, host: str) -> Looked | None:
+        """Return the last look at a host."""
+        return self._last.get(host)
+
+
+def _safe(host: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", host)
+
+
+def _stamp() -> str:
+    now = time.time()
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"

@@ -1,0 +1,94 @@
+"""`metalserve recover` on the lab that is up, run as a user runs it, with a memory of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metalserve.paths import ROOT
+from metalserve.recovery.store import Store
+from metalserve.recovery.values import Attempt
+from tests.lab.fleet import Fleet, Ran
+
+OVERRIDES: dict[str, Any] = {
+    "all": {"recovery_fleet": {"floor_percent": 0, "percent": 100}, "verify": {"soak_seconds": 2}}
+}
+"""The lab has one host a kind, so that no floor would ever let one go; a soak of two seconds shows as much as a long
+one where the GPUs are simulated."""
+
+STRUCK = "grep -q '\"%s\"' /opt/metalserve-lab/state/applied.json"
+
+
+@dataclass
+class Recovering:
+    """The fleet, and a directory for what a controller remembers."""
+
+    fleet: Fleet
+    state: Path
+
+    def environment(self) -> dict[str, str]:
+        return self.fleet.environment(OVERRIDES, {"METALSERVE_STATE": str(self.state)})
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "metalserve", "recover", "inventories/lab.py", *arguments]
+
+    def run(self, *arguments: str, timeout_s: float = 900) -> tuple[int, dict[str, Any], str]:
+        """Return the exit status, the JSON that was printed, and what was said meanwhile."""
+        done = subprocess.run(
+            self.command("--json", *arguments), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
+
+    def deploy(self, *arguments: str) -> Ran:
+        """Run deploys/recover.py."""
+        return self.fleet.run(*arguments, deploy="deploys/recover.py", overrides=OVERRIDES)
+
+    def attempts(self, host: str) -> list[Attempt]:
+        store = Store(self.state / "recovery.db")
+        try:
+            return store.attempts(host)
+        finally:
+            store.close()
+
+    def killed_when(self, host: str, steps: int, *, ended: bool, timeout_s: float = 600) -> bool:
+        """Begin a recovery and kill it when so many steps stand in the memory; False when it ended before.
+
+        Args:
+            host: the host.
+            steps: the step.
+            ended: wait until it has its outcome, not only its beginning.
+            timeout_s: seconds.
+        """
+        child = subprocess.Popen(
+            self.command("--yes", host), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        until = time.monotonic() + timeout_s
+        try:
+            while child.poll() is None:
+                assert time.monotonic() < until, f"{host}: never came to step {steps}"
+                seen = self.attempts(host) if (self.state / "recovery.db").exists() else []
+                made = seen[0].steps if seen else ()
+                if len(made) >= steps and (not ended or made[steps - 1].ended is not None):
+                    os.killpg(child.pid, signal.SIGKILL)  # with the pyinfra that it may be running
+                    child.wait()
+                    return True
+                time.sleep(0.05)
+            return False
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+
+def rungs(attempt: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """Return the steps of an attempt that was printed, each with its proof."""
+    return [(s["step"]["rung"], s["proof"]) for s in attempt["steps"] if s["step"]["rung"] not in ("drain", "restore")]
