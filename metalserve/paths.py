@@ -20,3 +20,11 @@ def lab_directory() -> Path:
 def releases_directory() -> Path:
     """Return the directory of the release files (`METALSERVE_RELEASES_DIR`, or `files/releases`)."""
     return Path(os.environ.get("METALSERVE_RELEASES_DIR") or FILES / "releases").absolute()
+
+
+def templates_directory() -> Path:
+    """Return the directory of what OS templates are made of and of those made.
+
+    It is `METALSERVE_TEMPLATES_DIR`, or `.templates` in the checkout.
+    """
+    return Path(os.environ.get("METALSERVE_TEMPLATES_DIR") or ROOT / ".templates").absolute()

@@ -30,6 +30,7 @@ from metalserve.lab.system import (
     write_json,
 )
 from metalserve.paths import ROOT
+from metalserve.trees.system import mount_overlay
 
 State = Literal["up", "booting", "unreachable", "stopped", "failed", "absent"]
 
@@ -106,7 +107,7 @@ def mount(layout: Layout, host: RunningHost) -> None:
     # those it was made from: the sources may have changed since
     made = read_json(directory / "made.json") or _recipe(layout, host)
     lower = [layout.cache / name for name in made["lower"]]
-    rootfs.mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
+    mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
 
 
 def start(layout: Layout, host: RunningHost) -> bool:

@@ -16,7 +16,6 @@ from metalserve.lab import delay as links
 from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
 from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, Suite, load_fleet, running_fleet
 from metalserve.lab.layout import DEFAULT_ID, LAST_OWN_ID, Layout
-from metalserve.lab.mirrors import machine_mirrors
 from metalserve.lab.operate import wait_until_up
 from metalserve.lab.repository import SigningKey, signing_key
 from metalserve.lab.system import (
@@ -30,6 +29,7 @@ from metalserve.lab.system import (
     write_json,
     write_text,
 )
+from metalserve.trees.mirrors import machine_mirrors
 
 Step = Callable[[str], AbstractContextManager[object]]
 """Shows that a piece of work runs: called with its title, entered while it runs."""
