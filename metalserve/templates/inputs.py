@@ -14,6 +14,7 @@ from metalserve.paths import ROOT, releases_directory
 from metalserve.templates.manifest import TemplateError
 
 LIBRARY, CATALOGUE, PLACED, FIRST_BOOT = "library", "catalogue", "files", "first boot"
+BESIDE_ROLES = (LIBRARY, CATALOGUE, PLACED, FIRST_BOOT)
 """What is digested beside the roles, by these names: code that they import, its data, files that they place."""
 
 _NOT_PLACED = {"audit", "bench", "cost", "models", "recovery", "releases", "report", "templates"}
