@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from metalserve.paths import FILES
 from metalserve.templates.firstboot import SOURCE, UNVERIFIED, first_boot_files
 from metalserve.templates.spec import TemplateSpec, known_specs, load_spec
+from roles.vllm import paths
 
 
 def spec(base: str = "debian-13-base", **first_boot: Any) -> TemplateSpec:
@@ -30,6 +32,11 @@ def test_every_template_gives_its_nodes_an_identity(name: str) -> None:
     wanted = files["/etc/systemd/system/multi-user.target.d/50-metalserve.conf"][1]
     assert "metalserve-first-boot.service" in wanted
     assert all(path.startswith("/") and mode in (0o644, 0o755, 0o444) for path, (mode, _) in files.items())
+
+
+def test_the_engines_gate_and_role_know_the_same_mark() -> None:
+    assert paths.UNVERIFIED == UNVERIFIED
+    assert f"MS_UNVERIFIED:-{UNVERIFIED}}}" in (FILES / "vllm" / "gate.sh").read_text()
 
 
 def test_cloud_init_probes_nothing_and_sets_no_locale() -> None:
