@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
+from metalserve.trees.inside import CONTAINED
 from metalserve.trees.system import run, unmount_below
 
 UNREAD = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
@@ -28,6 +29,8 @@ class Bootstrap:
         excluded: path patterns that dpkg leaves out.
         apt_options: lines of apt's configuration, without the semicolon.
         architecture: of the packages.
+        included: path patterns that dpkg unpacks although `excluded` has them.
+        further: options of mmdebstrap.
     """
 
     suite: str
@@ -36,6 +39,8 @@ class Bootstrap:
     excluded: tuple[str, ...] = UNREAD
     apt_options: tuple[str, ...] = ()
     architecture: str = "amd64"
+    included: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
 
     def command(self, target: Path) -> list[str]:
         """Return the mmdebstrap command line that makes the tree as the directory `target`."""
@@ -45,8 +50,9 @@ class Bootstrap:
             "--dpkgopt=force-unsafe-io",
         ]  # fmt: skip
         command += [f"--dpkgopt=path-exclude={pattern}" for pattern in self.excluded]
+        command += [f"--dpkgopt=path-include={pattern}" for pattern in self.included]
         command += [f"--aptopt={option}" for option in self.apt_options]
-        return [*command, self.suite, str(target), *self.sources]
+        return [*command, *self.further, self.suite, str(target), *self.sources]
 
 
 def bootstrap(recipe: Bootstrap, target: Path, log: Path, *, epoch: int | None = None) -> None:
@@ -70,8 +76,8 @@ def bootstrap(recipe: Bootstrap, target: Path, log: Path, *, epoch: int | None =
         with log.open("w") as stream:
             # systemd-nspawn and overlay need the tree to be readable by all, whatever umask the user has
             done = subprocess.run(
-                recipe.command(building), stdout=stream, stderr=subprocess.STDOUT, check=False, umask=0o022,
-                env=environment,
+                [*CONTAINED, *recipe.command(building)],
+                stdout=stream, stderr=subprocess.STDOUT, check=False, umask=0o022, env=environment,
             )  # fmt: skip
         if done.returncode != 0:
             said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")]

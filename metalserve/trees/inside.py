@@ -9,6 +9,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+CONTAINED = (
+    "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--fork",
+    "--kill-child", "--mount-proc",
+)  # fmt: skip
+"""Before a command: when whoever started it dies, in whatever way, all that it started dies too, and its mounts go."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _BASIC = """\

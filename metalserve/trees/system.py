@@ -208,3 +208,13 @@ def tree_digest(paths: Iterable[Path], extra: str = "") -> str:
                 digest.update(f"{file.relative_to(path.parent)} {mode}\n".encode())
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def read_text_tail(path: Path, size: int = 64 << 10) -> str:
+    """Return the last `size` bytes of a text file, "" when there is none."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - size))
+            return stream.read().decode(errors="replace")
+    except OSError:
+        return ""
