@@ -78,7 +78,8 @@ class Yard:
     def spec(self, way: Way | Literal["disk"]) -> MachineSpec:
         # The disk to be written is the second: names follow the slots, and a name is what must not be trusted.
         return MachineSpec(
-            drives=(Drive("root.raw", DISK), Drive("data.raw", OTHER)),
+            drives=(Drive("data.raw", OTHER), Drive("root.raw", DISK)),
+            system=1,
             boot=way,
             seed="seed.img",
             cd="installer.iso" if way == "cd" else "",
