@@ -113,3 +113,18 @@ def _fetch(url: str) -> bytes:
 def moment_of(epoch: int) -> str:
     """Return an epoch as a moment in UTC, as in 2026-11-26T10:15:00Z."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def check_unchanged(root: Path, archive: Archive) -> None:
+    """See that a tree was made from the archive as it was when the build began, by the indexes that apt has in it.
+
+    Raises:
+        MetalserveError: the archive has moved on meanwhile, so that nobody could say what the image is made of.
+    """
+    known = set(archive.suites.values())
+    names = [f"_dists_{suite}_InRelease" for suite in archive.suites]
+    for path in sorted((root / "var/lib/apt/lists").glob("*_InRelease")):
+        if path.name.endswith(tuple(names)) and hashlib.sha256(path.read_bytes()).hexdigest() not in known:
+            raise MetalserveError(
+                "the archive was renewed while the template was built", where=path.name, remedy="build it again"
+            )

@@ -81,7 +81,7 @@ def clean(root: Path, system: OsSpec, mirrors: Mirrors) -> None:
     if not (root / "etc/resolv.conf").is_symlink():
         remove(root / "etc/resolv.conf")
     for name in _KEPT_DIRECTORIES if system.family == "apt" else ():
-        (inside(root, name)).mkdir(parents=True, exist_ok=True)
+        inside(root, name).mkdir(parents=True, exist_ok=True)
     if system.family == "apt":
         _sources(root, system, mirrors)
 
@@ -137,12 +137,12 @@ def matches(root: Path, pattern: str) -> list[Path]:
     """Return what there is of a pattern below the tree, in order; links are found and not followed."""
     found = [root]
     for part in Path(pattern).parts:
-        found = [
-            path for above in found if above.is_dir() and not above.is_symlink() for path in sorted(above.glob(part))
-        ]
-        if not any(character in part for character in "*?["):
-            continue
-    return [path for path in found if os.path.lexists(path)]
+        above = [path for path in found if path.is_dir() and not path.is_symlink()]
+        if any(character in part for character in "*?["):
+            found = [path for each in above for path in sorted(each.glob(part))]
+        else:
+            found = [each / part for each in above if os.path.lexists(each / part)]
+    return found
 
 
 def remove(path: Path) -> None:

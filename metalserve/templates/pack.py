@@ -23,7 +23,7 @@ ZSTD_LEVEL = "-3"
 
 ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
-"""GPT types of the EFI system partition and of a root for x86-64. Source: UEFI; Discoverable Partitions Specification."""
+"""GPT types of both partitions. Source: UEFI; Discoverable Partitions Specification (root, x86-64)."""
 
 _FIRST_MIB = 1
 _MIB = 1 << 20
@@ -66,10 +66,10 @@ class Identity:
 
 
 def fstab(identity: Identity) -> str:
-    """Return /etc/fstab; the root is grown to its partition when it is mounted."""
+    """Return /etc/fstab."""
     return (
         "# Written by metalserve template build.\n"
-        f"UUID={identity.file_system} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n"
+        f"UUID={identity.file_system} / ext4 errors=remount-ro 0 1\n"
         f"UUID={identity.volume_id} /boot/efi vfat umask=0077,nofail 0 2\n"
     )
 
@@ -185,17 +185,16 @@ class Packer:
 
     def tar(self) -> Path:
         """Make the plain root file system, with owners by number and extended attributes."""
-        command = self.tools.command(
-            [
-                "tar", "--create", "--file=-", "--directory=/work/root", "--sort=name", "--numeric-owner", "--format=posix",
-                "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--xattrs", "--xattrs-include=*",
-                f"--mtime=@{self.epoch}", "--clamp-mtime", ".",
-            ],
-            binds={self.place: "/work"},
-        )  # fmt: skip
+        words = [
+            "tar", "--create", "--file=-", "--directory=/work/root", "--sort=name", "--numeric-owner", "--format=posix",
+            "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--xattrs", "--xattrs-include=*",
+            f"--mtime=@{self.epoch}", "--clamp-mtime", ".",
+        ]  # fmt: skip
+        command = self.tools.command(words, binds={self.place: "/work"})
         target = self.place / ROOT_TAR
-        squeeze = self.tools.command(["zstd", "-q", "-f", ZSTD_LEVEL, "-T2", "-o", f"/work/{ROOT_TAR}"],
-                                     binds={self.place: "/work"})  # fmt: skip
+        squeeze = self.tools.command(
+            ["zstd", "-q", "-f", ZSTD_LEVEL, "-T2", "-o", f"/work/{ROOT_TAR}"], binds={self.place: "/work"}
+        )
         with subprocess.Popen(command, stdout=subprocess.PIPE) as archive:
             done = subprocess.run(squeeze, stdin=archive.stdout, capture_output=True, text=True, check=False)
         if archive.returncode != 0 or done.returncode != 0:

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from metalserve.templates.check import verify_build
 from metalserve.templates.manifest import DISK, MANIFEST, Manifest, file_entries, file_entry
-from metalserve.templates.shelf import Channel, Shelf
+from metalserve.templates.shelf import CHANNELS, Channel, Shelf
 from metalserve.templates.shelf_files import check_listing
 from metalserve.templates.signing import TemplateError, verified_manifest
 from tests.templates.builds import make_build, make_keys, some_manifest
 from tests.templates.killed import killed_at
 
 NAME = "debian-13"
+KILL = st.one_of(st.just(0), st.integers(1, 14))
+"""At which change a run is killed; 0 for not at all."""
 
 
 def small_build(directory: Path, number: int) -> Manifest:
@@ -49,7 +51,15 @@ class Yard(RuleBasedStateMachine):
         self.held.close()
         shutil.rmtree(self.path)
 
-    @rule(kill=st.integers(0, 14))
+    @initialize()
+    def some_are_there(self) -> None:
+        for _ in range(3):
+            self.publish(0)
+        for channel in CHANNELS:
+            self.shelf.promote(NAME, "latest", channel)
+            self.channels[channel] = max(self.published)
+
+    @rule(kill=KILL)
     def publish(self, kill: int) -> None:
         self.number += 1
         directory = self.path / "work" / str(self.number)
@@ -69,7 +79,7 @@ class Yard(RuleBasedStateMachine):
         self.published.add(manifest.build)
 
     @precondition(lambda self: self.published)
-    @rule(data=st.data(), channel=st.sampled_from(["candidate", "stable"]), kill=st.integers(0, 4))
+    @rule(data=st.data(), channel=st.sampled_from(["candidate", "stable"]), kill=KILL)
     def promote(self, data: st.DataObject, channel: Channel, kill: int) -> None:
         build = data.draw(st.sampled_from(sorted(self.published)))
 
@@ -86,7 +96,7 @@ class Yard(RuleBasedStateMachine):
         self.channels[channel] = build
 
     @precondition(lambda self: self.published)
-    @rule(data=st.data(), keep=st.integers(1, 3), kill=st.integers(0, 12))
+    @rule(data=st.data(), keep=st.integers(1, 3), kill=KILL)
     def clear(self, data: st.DataObject, keep: int, kill: int) -> None:
         needed = data.draw(st.sets(st.sampled_from(sorted(self.published)), max_size=2))
         stays = {*sorted(self.published)[-keep:], *needed, *self.channels.values(), *self.in_use}
@@ -137,7 +147,7 @@ TestYard = Yard.TestCase
 TestYard.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
 
 
-def test_a_kill_at_every_single_change(tmp_path: Path) -> None:
+def test_a_kill_at_every_single_change_of_publishing(tmp_path: Path) -> None:
     key, keys = make_keys(tmp_path)
     shelf = Shelf(tmp_path / "shelf")
     killed = 0
@@ -153,6 +163,41 @@ def test_a_kill_at_every_single_change(tmp_path: Path) -> None:
     assert manifest.build == shelf.build(NAME).build
     left = {path.name for path in (tmp_path / "shelf" / NAME).iterdir()}
     assert left == {".lock", *(each.build for each in shelf.builds(NAME))}
+
+
+def test_a_kill_at_every_single_change_of_promoting(tmp_path: Path) -> None:
+    key, _ = make_keys(tmp_path)
+    shelf = Shelf(tmp_path / "shelf")
+    builds = []
+    for number in range(2):
+        manifest = small_build(tmp_path / "work", number)
+        builds.append(shelf.publish(tmp_path / "work", manifest, key=key).build)
+    shelf.promote(NAME, builds[0], "stable")
+    for number in range(1, 10):
+        if not killed_at(number, lambda: shelf.promote(NAME, builds[1], "stable")):
+            break
+        assert shelf.channels(NAME)["stable"] in builds
+    assert number > 3
+    assert shelf.channels(NAME) == {"stable": builds[1]}
+
+
+def test_a_kill_at_every_single_change_of_clearing(tmp_path: Path) -> None:
+    key, keys = make_keys(tmp_path)
+    shelf = Shelf(tmp_path / "shelf")
+    for number in range(1, 30):
+        for each in range(3 * number, 3 * number + 3):
+            manifest = small_build(tmp_path / "work", each)
+            shelf.publish(tmp_path / "work", manifest, key=key)
+        killed = killed_at(number, lambda: shelf.gc(NAME, keep=1, yes=True))
+        for each in shelf.builds(NAME):
+            check_listing(each.path, verified_manifest(each.path, keys))
+        assert shelf.build(NAME).build == manifest.build
+        shelf.gc(NAME, keep=1, yes=True)
+        assert [each.build for each in shelf.builds(NAME)] == [manifest.build]
+        assert {path.name for path in (tmp_path / "shelf" / NAME).iterdir()} == {".lock", manifest.build}
+        if not killed:
+            break
+    assert number > 10
 
 
 def test_a_directory_left_by_a_killed_publisher_can_be_published(tmp_path: Path) -> None:
