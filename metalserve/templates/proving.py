@@ -36,8 +36,8 @@ once; a guess, a warning only."""
 Advance = Callable[[str], None]
 """Is told what is done now."""
 
-Roles = Callable[[Shell], tuple[bool, str]]
-"""Compares the roles with the machine; returns whether nothing would change, and what was said."""
+Roles = Callable[[Shell, Path], Finding]
+"""Compares the roles with the machine that is reached by the shell; the directory is for its files."""
 
 
 @dataclass(frozen=True)
@@ -222,24 +222,10 @@ def _boot(
         )
         said = sections(shell.run(LOOK.read_text(), timeout_s=limits.look_s).stdout)
         if roles is not None and number == 1:
-            proof.findings.append(_compare(roles, shell))
+            proof.findings.append(roles(shell, place))
         # its own way down, so that what it keeps for the next boot (random seed) is as on a real node
         machine.power_off(graceful_s=60)
     return Booted(ssh_s, said, [drive.serial for drive in spec.drives], hostname)
-
-
-def _compare(roles: Roles, shell: Shell) -> Finding:
-    same, words = roles(shell)
-    return Finding(
-        "template-roles",
-        "ok" if same else "fail",
-        "boot 1",
-        "the roles that built it have nothing to change",
-        words,
-        impact="" if same else "every new node is changed before it serves, and may fail at it",
-        remedy="" if same else "build it again; when that does not help, a role is not done after its own run",
-        source=SIMULATED,
-    )
 
 
 @contextmanager

@@ -240,7 +240,7 @@ def powered_on(tools: ToolRoot, spec: MachineSpec, directory: Path, binds: Seque
     if spec.namespace:
         command = ["ip", "netns", "exec", spec.namespace, *command]
     # It dies with us even where nothing can be cleaned up any more. Emulation takes all processors that it gets.
-    command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "10", *command]
+    command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "5", *command]
     with (directory / "qemu.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     machine = Machine(spec, directory, process)
