@@ -56,9 +56,10 @@ def test_the_second_build_of_a_template_is_refused_and_told_who_builds(place: Pa
     (place / "work").mkdir(parents=True)
     (place / "work/debian-13-base").mkdir()
     lock = place / "work/.debian-13-base.lock"
-    with held(lock, "metalserve template build debian-13-base", thing="this template", where="x"):
-        with pytest.raises(MetalserveError, match=rf"held by `metalserve template build .*pid {os.getpid()}"):
-            build(place, load_spec("debian-13-base"))
+    held_now = held(lock, "metalserve template build debian-13-base", thing="this template", where="x")
+    said = rf"held by `metalserve template build .*pid {os.getpid()}"
+    with held_now, pytest.raises(MetalserveError, match=said):
+        build(place, load_spec("debian-13-base"))
     assert left(place) == ["debian-13-base"], "what the other one has made stays"
 
 
