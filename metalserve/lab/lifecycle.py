@@ -14,6 +14,7 @@ from typing import get_args
 from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
 from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
+from metalserve.lab.bmc import service as bmcs
 from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, Suite, load_fleet, running_fleet
 from metalserve.lab.layout import DEFAULT_ID, LAST_OWN_ID, Layout
 from metalserve.lab.operate import wait_until_up
@@ -59,9 +60,11 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
         with step("network and file service"):
             if network.up(layout):
                 service.stop(layout)
+                bmcs.stop(layout)
                 for host in running:
                     hosts.cut_power(layout, host.name)
             service.start(layout)
+            bmcs.start(layout, running)
         with step("NVIDIA's repository (simulated)"):
             nvidia = parts.nvidia_repository(layout, key)
         with step("engine image and model (simulated)"):
@@ -82,6 +85,7 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
                 hosts.create(layout, host, running)
                 hosts.start(layout, host)
             wait_until_up(layout, running)
+            bmcs.wait(layout, running)
         write_json(layout.fleet_file, value.model_dump())
         return value
 
@@ -150,6 +154,7 @@ def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
                 remedy=f"metalserve lab down --keep-cache, then up --fleet {fleet_name}",
             )
     else:
+        bmcs.stop(layout)
         _remove_hosts(layout)
         service.stop(layout)
         links.stop(layout)
@@ -222,6 +227,7 @@ def reset(layout: Layout, names: Iterable[str], *, step: Step = silent) -> None:
         with step(f"{len(chosen)} hosts made bare"):
             for host in chosen:
                 hosts.remove(layout, host)
+                bmcs.forget(layout, host.name)
                 hosts.create(layout, host, fleet.hosts)
                 hosts.start(layout, host)
             wait_until_up(layout, chosen)
@@ -233,6 +239,7 @@ def down(layout: Layout, *, keep_cache: bool = False, step: Step = silent) -> No
     with exclusive(layout.lock, "down"):
         owner = read_json(layout.owner_file)
         with step("hosts"):
+            bmcs.stop(layout)  # first, or one could boot a host again
             _remove_hosts(layout)
         with step("network and files"):
             service.stop(layout)

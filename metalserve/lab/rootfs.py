@@ -91,6 +91,34 @@ def build_layer(layout: Layout, suite: str) -> Path:
     return target
 
 
+def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
+    """Make the tree of an OS template (a root file system packed as tar.zst) one that lab hosts can stand on.
+
+    Returns:
+        The directory, complete, in the cache; made once for each content.
+
+    Raises:
+        MetalserveError: it cannot be unpacked, or lacks what a lab host needs.
+    """
+    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
+    target = layout.cache / f"template-{suite}-{tree_digest([LAB / 'guest.py', SIMULATION], digest)[:10]}"
+    if target.is_dir():
+        return target
+    building = target.with_name(target.name + ".new")
+    unmount_below(building)
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed])
+        guest.configure(building, layout, suite)
+        _install_simulation(building)
+    finally:
+        unmount_below(building)
+    building.chmod(0o755)
+    building.rename(target)
+    return target
+
+
 def _install_simulation(root: Path) -> None:
     """Run the simulation's installer (diverts lspci and others to the simulated ones) inside the root."""
     if not (SIMULATION / "install.sh").exists():
@@ -111,7 +139,7 @@ _CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def prune(layout: Layout, kept: Iterable[Path]) -> None:
     """Remove cached trees of earlier recipes (call only while no host runs: they may stand on one)."""
     keep = set(kept)
-    for pattern in ("rootfs-*", "layer-*", "distribution-*", "apt-*"):
+    for pattern in ("rootfs-*", "layer-*", "distribution-*", "apt-*", "template-*"):
         for path in layout.cache.glob(pattern):
             if path.is_dir() and path not in keep:
                 unmount_below(path.resolve())
