@@ -83,7 +83,7 @@ def _install(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], re
     root = directory / "root"
     (directory / "upper").chmod(0o755)
     lower = [layout.cache / name for name in recipe["lower"]]
-    rootfs.mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
+    mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
     guest.personalise(
         root, layout, name=host.name, address=host.address, hosts={each.name: each.address for each in hosts}
     )
@@ -98,7 +98,10 @@ def _install(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], re
 
 
 def _recipe(layout: Layout, host: RunningHost) -> dict[str, Any]:
-    lower = [rootfs.layer_path(layout, host.suite), rootfs.base_path(layout, host.suite)]
+    if host.template is not None:
+        lower = [rootfs.unpack_template(layout, host.suite, Path(host.template))]
+    else:
+        lower = [rootfs.layer_path(layout, host.suite), rootfs.base_path(layout, host.suite)]
     return {"lower": [path.name for path in lower], "profile": host.profile, "address": host.address}
 
 

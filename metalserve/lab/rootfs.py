@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from metalserve.errors import MetalserveError
 from metalserve.lab import guest
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import run, unmount_below
@@ -91,6 +92,14 @@ def build_layer(layout: Layout, suite: str) -> Path:
     return target
 
 
+def template_path(layout: Layout, suite: str, packed: Path) -> Path:
+    """Return where the tree of an OS template lies when it has been unpacked; its name changes with its content."""
+    with packed.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    made_of = tree_digest([LAB / "guest.py", SIMULATION], f"{digest} {layout.service_url}")
+    return layout.cache / f"template-{suite}-{made_of[:10]}"
+
+
 def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
     """Make the tree of an OS template (a root file system packed as tar.zst) one that lab hosts can stand on.
 
@@ -98,24 +107,26 @@ def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
         The directory, complete, in the cache; made once for each content.
 
     Raises:
-        MetalserveError: it cannot be unpacked, or lacks what a lab host needs.
+        MetalserveError: it cannot be unpacked, or is of another release.
     """
-    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
-    target = layout.cache / f"template-{suite}-{tree_digest([LAB / 'guest.py', SIMULATION], digest)[:10]}"
+    target = template_path(layout, suite, packed)
     if target.is_dir():
         return target
     building = target.with_name(target.name + ".new")
-    unmount_below(building)
-    shutil.rmtree(building, ignore_errors=True)
+    remove_tree(building)
     building.mkdir(parents=True)
     try:
-        run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed])
+        run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed], where=str(packed))
+        release = building / "usr/lib/os-release"
+        if not release.is_file() or f"VERSION_CODENAME={suite}" not in release.read_text().splitlines():
+            raise MetalserveError(f"is no root file system of {suite}", where=str(packed))
         guest.configure(building, layout, suite)
         _install_simulation(building)
-    finally:
         unmount_below(building)
-    building.chmod(0o755)
-    building.rename(target)
+        building.chmod(0o755)
+        building.rename(target)
+    finally:
+        remove_tree(building)
     return target
 
 
