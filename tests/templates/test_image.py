@@ -44,7 +44,7 @@ def test_what_is_seen_is_the_images_and_not_the_builders(root: Path) -> None:
     """
     lines = sh(root, script, epoch=1_000).stdout.splitlines()
     assert lines == [
-        KERNEL, KERNEL, "localhost", "1 1000 1", "3",
+        KERNEL, KERNEL, "localhost", "1 1000 1", "2",
         "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero ",
         "image", "read-only", "101", "enabled",
     ]  # fmt: skip

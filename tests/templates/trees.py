@@ -44,9 +44,9 @@ def listed(words: object) -> str:
 
 
 @contextmanager
-def real_tree(place: Path, suite: str = "trixie") -> Iterator[Path]:
+def real_tree(place: Path, suite: str = "trixie", layout: Layout | None = None) -> Iterator[Path]:
     """Give a copy-on-write view of the lab's base of a Debian release; skip where there is none."""
-    base = base_path(Layout.current(), suite)
+    base = base_path(layout or Layout.current(), suite)
     if os.geteuid() != 0 or not base.is_dir():
         pytest.skip("needs root, and the base of a lab that has been up")
     root, upper, work = place / "root", place / "upper", place / "work"
