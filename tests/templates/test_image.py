@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from metalserve.trees.image import STAND_INS, command_in_image
 from metalserve.trees.inside import command_inside
 from metalserve.trees.system import mounts_below
 from tests.templates.trees import KERNEL, real_tree
+
+
+def test_pyinfra_is_told_of_the_connector() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, name = project["entry-points"]["pyinfra.connectors"]["image"].split(":")
+    assert (ROOT / f"{module.replace('.', '/')}.py").read_text().count(f"class {name}(BaseConnector)") == 1
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +65,12 @@ def test_names_are_resolved_as_the_builder_does_and_the_tree_keeps_its_own_file(
 
 
 def test_nothing_is_left_but_two_empty_files_that_cleaning_knows(root: Path) -> None:
-    assert sh(root, "mount | wc -l").returncode == 0
+    before = sorted(path.name for path in (root / "run").iterdir())
+    assert sh(root, "touch /run/mine /tmp/mine; mount | wc -l").returncode == 0
     assert [str(point) for point in mounts_below(root)] == [str(root)], "the overlay itself, of this test"
     assert [(root / name).read_bytes() for name in STAND_INS] == [b"", b""]
-    assert not any((root / "run").iterdir())
+    assert sorted(path.name for path in (root / "run").iterdir()) == before
+    assert not (root / "tmp/mine").exists()
     assert not any((root / "sys").iterdir())
 
 
