@@ -109,8 +109,10 @@ def test_a_tree_that_does_not_fit_says_which_setting_to_raise(tmp_path: Path, to
     place = tmp_path / "a"
     place.mkdir()
     root = small_tree(place / "root")
-    for number in range(33_000):  # the file system has 32768 inodes: full without a single byte written
-        os.mknod(root / f"var/{number}")
+    for number in range(330):  # the file system has 32768 inodes: full without a single byte written
+        (root / f"var/{number}").mkdir()
+        for each in range(100):
+            os.mknod(root / f"var/{number}/{each}")
     (place / UKI).write_bytes(b"x")
     with pytest.raises(MetalserveError, match=r"raise disk\.root_mib"):
         Packer(small_spec(), IDENTITY, EPOCH, tools, place).disk()
