@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import cgroups, drives, guest, network, rootfs
+from metalserve.lab import cgroups, drives, guest, network, rootfs, sim_setup
 from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import (
@@ -54,7 +52,7 @@ def create(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost]) -> N
     remove(layout, host)
     for name in ("upper", "work", "root", "sim", "docker", "drives"):
         (directory / name).mkdir(parents=True)
-    _prepare_simulation(host, directory / "sim")
+    sim_setup.prepare_host(host.profile, directory / "sim")
     _install(layout, host, hosts, recipe)
 
 
@@ -103,13 +101,6 @@ def _recipe(layout: Layout, host: RunningHost) -> dict[str, Any]:
     else:
         lower = [rootfs.layer_path(layout, host.suite), rootfs.base_path(layout, host.suite)]
     return {"lower": [path.name for path in lower], "profile": host.profile, "address": host.address}
-
-
-def _prepare_simulation(host: RunningHost, directory: Path) -> None:
-    if importlib.util.find_spec("metalserve.lab.sim_setup") is None:
-        return
-    module = importlib.import_module("metalserve.lab.sim_setup")
-    module.prepare_host(host.profile, directory)
 
 
 def _host_key(layout: Layout, name: str) -> Path:
