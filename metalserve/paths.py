@@ -25,3 +25,11 @@ def releases_directory() -> Path:
 def state_directory() -> Path:
     """Return the directory of what the controller remembers (`METALSERVE_STATE`, or `state` in the checkout)."""
     return Path(os.environ.get("METALSERVE_STATE") or ROOT / "state").absolute()
+
+
+def templates_directory() -> Path:
+    """Return the directory of what OS templates are made of and of those made.
+
+    It is `METALSERVE_TEMPLATES_DIR`, or `.templates` in the checkout.
+    """
+    return Path(os.environ.get("METALSERVE_TEMPLATES_DIR") or ROOT / ".templates").absolute()

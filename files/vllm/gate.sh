@@ -1,5 +1,5 @@
 #!/bin/sh
-# May this engine start? Driver, GPUs and their health, fabric, CDI devices, weights, port, free GPU memory; if not:
+# May this engine start? A node that was proved since it was installed, driver, GPUs and their health, fabric, CDI devices, weights, port, free GPU memory; if not:
 # why, and no start.
 # Written by metalserve (roles/vllm). A refusal is one line that says what to do; systemd tries again later, a few times.
 #
@@ -21,7 +21,16 @@ LC_ALL=C; export LC_ALL
 LIBRARY=$(dirname "$0")
 PATIENCE=${MS_PATIENCE:-120}
 
+UNVERIFIED=${MS_UNVERIFIED:-/var/lib/metalserve/unverified}
+
 refuse() { printf 'metalserve: engine not started: %s\n' "$*" >&2; exit 1; }
+
+# verified: a node that was just made from a template starts nothing by itself. The run that reaches the engines has
+# proved what comes before them, and takes the mark away (roles/vllm).
+verified() {
+  [ ! -e "$UNVERIFIED" ] ||
+    refuse "this node was $(head -n 1 "$UNVERIFIED" 2>/dev/null | cut -c1-120) -> run deploys/gpu_node.py on it"
+}
 
 driver() {
   listed=$(timeout -k 5 60 nvidia-smi --query-gpu=index,uuid --format=csv,noheader 2>&1) ||
@@ -165,6 +174,7 @@ holders() {
       print "look for processes in other containers or virtual machines (fuser -v /dev/nvidia*), then reset the GPU"; exit }'
 }
 
+verified
 driver
 health
 fabric

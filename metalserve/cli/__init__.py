@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "Show the report of a verify run: terminal, HTML page, JUnit; what got worse.",
     "router": "The running routers: drain and enable replicas, see their state.",
     "settings": "Show every host setting: type, unit, default.",
+    "template": "OS templates: golden images from the roles: build, test, publish, install.",
     "top": "Watch the fleet live: GPUs, clocks, links, engines, Xids.",
     "upgrade": "Bring hosts to another release, in waves; they go back when it fails.",
     "vllm": "Check vLLM flags against a pinned release.",

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from metalserve.errors import MetalserveError
 from metalserve.lab.layout import Layout
-from metalserve.lab.mirrors import Mirrors
 from metalserve.lab.repository import SigningKey, make_flat_repository
 from metalserve.lab.system import read_json, run, write_json
+from metalserve.trees.mirrors import Mirrors
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("docker.io", "iptables", "ca-certificates"),

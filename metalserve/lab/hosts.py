@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import cgroups, drives, guest, network, rootfs, wrecks
+from metalserve.lab import cgroups, drives, guest, network, rootfs, sim_setup, wrecks
 from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import (
@@ -30,6 +28,7 @@ from metalserve.lab.system import (
     write_json,
 )
 from metalserve.paths import ROOT
+from metalserve.trees.system import mount_overlay
 
 State = Literal["up", "booting", "unreachable", "stopped", "failed", "absent"]
 
@@ -53,7 +52,7 @@ def create(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost]) -> N
     remove(layout, host)
     for name in ("upper", "work", "root", "sim", "docker", "drives"):
         (directory / name).mkdir(parents=True)
-    _prepare_simulation(host, directory / "sim")
+    sim_setup.prepare_host(host.profile, directory / "sim")
     _install(layout, host, hosts, recipe)
 
 
@@ -83,7 +82,7 @@ def _install(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], re
     root = directory / "root"
     (directory / "upper").chmod(0o755)
     lower = [layout.cache / name for name in recipe["lower"]]
-    rootfs.mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
+    mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
     guest.personalise(
         root, layout, name=host.name, address=host.address, hosts={each.name: each.address for each in hosts}
     )
@@ -98,15 +97,11 @@ def _install(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], re
 
 
 def _recipe(layout: Layout, host: RunningHost) -> dict[str, Any]:
-    lower = [rootfs.layer_path(layout, host.suite), rootfs.base_path(layout, host.suite)]
+    if host.template is not None:
+        lower = [rootfs.unpack_template(layout, host.suite, Path(host.template))]
+    else:
+        lower = [rootfs.layer_path(layout, host.suite), rootfs.base_path(layout, host.suite)]
     return {"lower": [path.name for path in lower], "profile": host.profile, "address": host.address}
-
-
-def _prepare_simulation(host: RunningHost, directory: Path) -> None:
-    if importlib.util.find_spec("metalserve.lab.sim_setup") is None:
-        return
-    module = importlib.import_module("metalserve.lab.sim_setup")
-    module.prepare_host(host.profile, directory)
 
 
 def _host_key(layout: Layout, name: str) -> Path:
@@ -133,7 +128,7 @@ def mount(layout: Layout, host: RunningHost) -> None:
     # those it was made from: the sources may have changed since
     made = read_json(directory / "made.json") or _recipe(layout, host)
     lower = [layout.cache / name for name in made["lower"]]
-    rootfs.mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
+    mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
 
 
 def start(layout: Layout, host: RunningHost) -> bool:

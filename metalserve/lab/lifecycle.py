@@ -17,7 +17,6 @@ from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, 
 from metalserve.lab.bmc import service as bmcs
 from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, Suite, load_fleet, running_fleet
 from metalserve.lab.layout import DEFAULT_ID, LAST_OWN_ID, Layout
-from metalserve.lab.mirrors import machine_mirrors
 from metalserve.lab.operate import wait_until_up
 from metalserve.lab.repository import SigningKey, signing_key
 from metalserve.lab.system import (
@@ -31,6 +30,7 @@ from metalserve.lab.system import (
     write_json,
     write_text,
 )
+from metalserve.trees.mirrors import machine_mirrors
 
 Step = Callable[[str], AbstractContextManager[object]]
 """Shows that a piece of work runs: called with its title, entered while it runs."""
@@ -56,7 +56,7 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
         key = _keys(layout, running)
         _build(layout, fleet, key, step)
         if not layout.fleet_file.exists():
-            _prune(layout)
+            _prune(layout, running)
         with step("network and file service"):
             if network.up(layout):
                 service.stop(layout)
@@ -99,6 +99,7 @@ def _hosts(layout: Layout, fleet: Fleet) -> list[RunningHost]:
             profile=host.profile,
             suite=host.suite,
             expect=host.expect,
+            template=str(Path(host.template).absolute()) if host.template else None,
         )
         for index, (name, host) in enumerate(fleet.hosts.items())
     ]
@@ -145,8 +146,8 @@ def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
         )
     if layout.fleet_file.exists():
         before = running_fleet(layout).hosts
-        if [(each.name, each.suite, each.profile) for each in before] != [
-            (each.name, each.suite, each.profile) for each in wanted
+        if [(each.name, each.suite, each.profile, each.template) for each in before] != [
+            (each.name, each.suite, each.profile, each.template) for each in wanted
         ]:
             raise MetalserveError(
                 f"another fleet is up ({', '.join(each.name for each in before)})",
@@ -200,19 +201,23 @@ def _build(layout: Layout, fleet: Fleet, key: SigningKey, step: Step) -> None:
         with step(f"package repository of {suite}"):
             distribution.publish(layout, suite, distribution.path(layout, suite, base), key, also=extras)
             rootfs.build_layer(layout, suite)
+        for path in sorted({host.template for host in fleet.hosts.values() if host.suite == suite and host.template}):
+            with step(f"template {path}"):
+                rootfs.unpack_template(layout, suite, Path(path))
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         for done in [pool.submit(one, suite) for suite in fleet.suites]:
             done.result()
 
 
-def _prune(layout: Layout) -> None:
+def _prune(layout: Layout, wanted: Iterable[RunningHost]) -> None:
     """Remove what earlier versions of the lab have left in the cache; what any fleet of today needs stays."""
     keep = []
     for suite in get_args(Suite):
         base = rootfs.base_path(layout, suite)
         keep += [base, rootfs.layer_path(layout, suite), distribution.path(layout, suite, base)]
         keep += [distribution.extra_path(layout, suite, base, name) for name in distribution.EXTRA]
+    keep += [rootfs.template_path(layout, host.suite, Path(host.template)) for host in wanted if host.template]
     rootfs.prune(layout, keep)
 
 

@@ -14,8 +14,9 @@ import yaml
 
 from metalserve.lab.layout import Layout
 from metalserve.lab.repository import SigningKey
-from metalserve.lab.rootfs import LAB, tree_digest
+from metalserve.lab.rootfs import LAB
 from metalserve.lab.system import read_json, write_json
+from metalserve.trees.system import tree_digest
 
 IMAGE = "images/vllm-openai-v0.33.0.tar"
 CATALOGUE = LAB.parent / "catalogue"

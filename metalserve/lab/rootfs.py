@@ -7,18 +7,17 @@ simulated tools; it is quick to make, so that work on the simulation does not re
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
 from metalserve.lab import guest
 from metalserve.lab.layout import Layout
-from metalserve.lab.mirrors import Mirrors
 from metalserve.lab.system import run, unmount_below
+from metalserve.trees.debian import UNREAD, Bootstrap, apt_network_options, bootstrap, remove_tree
+from metalserve.trees.mirrors import Mirrors
+from metalserve.trees.system import mount_overlay, tree_digest
 
 PACKAGES = (
     "apt", "bash-completion", "ca-certificates", "cron", "curl", "dbus", "e2fsprogs", "fdisk", "iproute2",
@@ -27,8 +26,7 @@ PACKAGES = (
 )  # fmt: skip
 """What a host has before metalserve comes to it. Python is for the simulated tools only."""
 
-# Manual pages, translations and documents cost a third of the unpacking time and nobody reads them on a lab host.
-_EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
+_EXCLUDED = UNREAD
 _OPTIONS = ("--variant=minbase", "--mode=root", "--format=directory")
 
 LAB = Path(__file__).resolve().parent
@@ -48,29 +46,16 @@ def build_base(layout: Layout, suite: str, mirrors: Mirrors) -> Path:
         MetalserveError: mmdebstrap failed; the message names the log.
     """
     target = base_path(layout, suite)
-    if target.is_dir():
-        return target
-    layout.cache.mkdir(parents=True, exist_ok=True)
-    building = target.with_name(target.name + ".new")
-    unmount_below(building)
-    shutil.rmtree(building, ignore_errors=True)
-    command = ["mmdebstrap", *_OPTIONS, f"--include={','.join(PACKAGES)}", "--dpkgopt=force-unsafe-io"]
-    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
-    command += [f"--aptopt={option}" for option in _apt_network_options()]
-    command += [suite, str(building), *mirrors.sources(suite)]
-    log = layout.cache / f"rootfs-{suite}.log"
-    with log.open("w") as stream:
-        # systemd-nspawn and overlay need the tree to be readable by all, whatever umask the user has
-        done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False, umask=0o022)
-    if done.returncode != 0:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")]
-        unmount_below(building)
-        shutil.rmtree(building, ignore_errors=True)
-        raise MetalserveError(
-            f"mmdebstrap failed ({done.returncode}): {said[0] if said else 'no message'}", where=str(log)
+    if not target.is_dir():
+        layout.cache.mkdir(parents=True, exist_ok=True)
+        recipe = Bootstrap(
+            suite,
+            PACKAGES,
+            tuple(mirrors.sources(suite)),
+            excluded=_EXCLUDED,
+            apt_options=tuple(apt_network_options()),
         )
-    building.chmod(0o755)
-    building.rename(target)
+        bootstrap(recipe, target, layout.cache / f"rootfs-{suite}.log")
     return target
 
 
@@ -91,8 +76,7 @@ def build_layer(layout: Layout, suite: str) -> Path:
     if target.is_dir():
         return target
     building = target.with_name(target.name + ".new")
-    unmount_below(building)
-    shutil.rmtree(building, ignore_errors=True)
+    remove_tree(building)
     upper, work, root = building / "upper", building / "work", building / "root"
     for directory in (upper, work, root):
         directory.mkdir(parents=True)
@@ -108,6 +92,14 @@ def build_layer(layout: Layout, suite: str) -> Path:
     return target
 
 
+def template_path(layout: Layout, suite: str, packed: Path) -> Path:
+    """Return where the tree of an OS template lies when it has been unpacked; its name changes with its content."""
+    with packed.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    made_of = tree_digest([LAB / "guest.py", SIMULATION], f"{digest} {layout.service_url}")
+    return layout.cache / f"template-{suite}-{made_of[:10]}"
+
+
 def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
     """Make the tree of an OS template (a root file system packed as tar.zst) one that lab hosts can stand on.
 
@@ -115,24 +107,26 @@ def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
         The directory, complete, in the cache; made once for each content.
 
     Raises:
-        MetalserveError: it cannot be unpacked, or lacks what a lab host needs.
+        MetalserveError: it cannot be unpacked, or is of another release.
     """
-    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
-    target = layout.cache / f"template-{suite}-{tree_digest([LAB / 'guest.py', SIMULATION], digest)[:10]}"
+    target = template_path(layout, suite, packed)
     if target.is_dir():
         return target
     building = target.with_name(target.name + ".new")
-    unmount_below(building)
-    shutil.rmtree(building, ignore_errors=True)
+    remove_tree(building)
     building.mkdir(parents=True)
     try:
-        run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed])
+        run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed], where=str(packed))
+        release = building / "usr/lib/os-release"
+        if not release.is_file() or f"VERSION_CODENAME={suite}" not in release.read_text().splitlines():
+            raise MetalserveError(f"is no root file system of {suite}", where=str(packed))
         guest.configure(building, layout, suite)
         _install_simulation(building)
-    finally:
         unmount_below(building)
-    building.chmod(0o755)
-    building.rename(target)
+        building.chmod(0o755)
+        building.rename(target)
+    finally:
+        remove_tree(building)
     return target
 
 
@@ -153,25 +147,6 @@ def _install_simulation(root: Path) -> None:
 _CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
 
-def mount_overlay(target: Path, *, lower: Iterable[Path], upper: Path, work: Path) -> None:
-    """Mount a copy-on-write view: `lower` are read-only, the first one on top."""
-    below = ":".join(str(path).replace(":", "\\:") for path in lower)
-    run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={below},upperdir={upper},workdir={work}", target])
-
-
-def tree_digest(paths: Iterable[Path], extra: str = "") -> str:
-    """Return a digest over names and contents of files and trees (missing ones count as empty)."""
-    digest = hashlib.sha256(extra.encode())
-    for path in paths:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file() and "__pycache__" not in file.parts:
-                mode = os.stat(file).st_mode & 0o111
-                digest.update(f"{file.relative_to(path.parent)} {mode}\n".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
 def prune(layout: Layout, kept: Iterable[Path]) -> None:
     """Remove cached trees of earlier recipes (call only while no host runs: they may stand on one)."""
     keep = set(kept)
@@ -180,11 +155,3 @@ def prune(layout: Layout, kept: Iterable[Path]) -> None:
             if path.is_dir() and path not in keep:
                 unmount_below(path.resolve())
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _apt_network_options() -> list[str]:
-    """The machine's apt proxy settings, for mmdebstrap, which reads only the target's own configuration."""
-    options = ['Acquire::Check-Valid-Until "false"', 'Acquire::Languages "none"', 'Acquire::Retries "3"']
-    dump = run(["apt-config", "dump"], check=False).stdout
-    options += re.findall(r'^(Acquire::https?::(?:Proxy|Proxy-Auto-Detect|CaInfo)\S* "[^"]+");$', dump, re.MULTILINE)
-    return options

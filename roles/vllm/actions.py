@@ -11,7 +11,18 @@ from metalserve.desired.model import Action
 from metalserve.desired.node import Node
 from metalserve.desired.observed import Observation
 from roles.vllm.answers import Answer, answers
-from roles.vllm.paths import CACHE, GATE, LAUNCHES, PROBE, PROVEN, container_name, replica_of, unit_name, unit_path
+from roles.vllm.paths import (
+    CACHE,
+    GATE,
+    LAUNCHES,
+    PROBE,
+    PROVEN,
+    UNVERIFIED,
+    container_name,
+    replica_of,
+    unit_name,
+    unit_path,
+)
 from roles.vllm.replacing import GROUP_UNIT, exports
 from roles.vllm.unit import EngineUnit
 
@@ -20,7 +31,8 @@ def begin(observed: Observation, unit: EngineUnit, text: str) -> Action:
     """Ask the gate, then begin the start without waiting for it.
 
     The gate's reason is then what the run says, not "the unit did not start"; and eight engines load side by side,
-    since the units' own start, which comes next, only waits for what was begun here.
+    since the units' own start, which comes next, only waits for what was begun here. A run that comes here has proved
+    the roles before this one: a node just made from a template counts as verified.
 
     Args:
         observed: the host.
@@ -37,7 +49,7 @@ def begin(observed: Observation, unit: EngineUnit, text: str) -> Action:
         name=f"begin engine {unit.replica} on GPU {gpus}, if driver, fabric and weights are right",
         done=partial(_begun, unit=unit, digest=digest),
         script=(
-            f"{exports(unit)}export MS_MEMORY=0\n{GATE}\n"
+            f"rm -f {UNVERIFIED}\n{exports(unit)}export MS_MEMORY=0\n{GATE}\n"
             f"systemctl daemon-reload\nsystemctl reset-failed {name} 2>/dev/null || :\n"
             f"systemctl {verb} --no-block {name}\n"
         ),

@@ -36,6 +36,9 @@ LOADS = "/var/lib/metalserve/loads.jsonl"
 STATES = "/run/metalserve/engines"
 """What the watch says of each engine."""
 
+UNVERIFIED = "/var/lib/metalserve/unverified"
+"""A node that was just made from a template has it (metalserve/templates/firstboot.py), and the gate starts nothing."""
+
 UNIT_DIRECTORY = "/etc/systemd/system"
 QUADLET_DIRECTORY = "/etc/containers/systemd"
 UNIT_GLOB = f"{UNIT_DIRECTORY}/metalserve-vllm-*.service"

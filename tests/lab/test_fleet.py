@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import drives, lifecycle, network
+from metalserve.lab import drives, lifecycle, network, rootfs
 from metalserve.lab.fleet import FLEETS, load_fleet, running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.profiles import load_profile
@@ -96,3 +97,31 @@ def test_drives_are_as_many_as_the_profile_says_and_no_larger_than_the_lab_affor
     assert drives.wanted(tmp_path) == []
     write_json(tmp_path / "profile.json", {"nvme": [{"size_gb": 3840}, {"size_gb": 1}, {"size_gb": 0}]})
     assert drives.wanted(tmp_path) == [drives.MAX_BYTES, 10**9, drives.MIN_BYTES]
+
+
+def test_a_host_may_be_installed_from_a_template_that_is_there(tmp_path: Path) -> None:
+    packed, fleet = tmp_path / "root.tar.zst", tmp_path / "fleet.yaml"
+    fleet.write_text(f"release: 2026.11-lts\nhosts: {{one: {{profile: l40s-4, template: {packed}}}}}\n")
+    with pytest.raises(MetalserveError, match=r"one: there is no template .*root\.tar\.zst"):
+        load_fleet(str(fleet))
+    packed.touch()
+    assert load_fleet(str(fleet)).hosts["one"].template == str(packed)
+
+
+def test_the_tree_of_a_template_is_another_when_its_content_is(tmp_path: Path) -> None:
+    layout, packed = Layout(tmp_path / "lab", 150), tmp_path / "root.tar.zst"
+    packed.write_bytes(b"one")
+    first = rootfs.template_path(layout, "trixie", packed)
+    packed.write_bytes(b"two")
+    assert rootfs.template_path(layout, "trixie", packed) != first
+    assert rootfs.template_path(layout, "bookworm", packed).name.startswith("template-bookworm-")
+
+
+def test_a_template_of_another_release_is_refused_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    layout, packed, tree = Layout(tmp_path / "lab", 150), tmp_path / "root.tar.zst", tmp_path / "tree"
+    (tree / "usr/lib").mkdir(parents=True)
+    (tree / "usr/lib/os-release").write_text("ID=debian\nVERSION_CODENAME=bookworm\n")
+    subprocess.run(["tar", "--zstd", "-cf", packed, "-C", tree, "."], check=True)
+    with pytest.raises(MetalserveError, match="no root file system of trixie"):
+        rootfs.unpack_template(layout, "trixie", packed)
+    assert list(layout.cache.iterdir()) == []

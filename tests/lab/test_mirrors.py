@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metalserve.errors import MetalserveError
-from metalserve.lab.mirrors import Mirrors, machine_mirrors, parse_sources
+from metalserve.trees.mirrors import Mirrors, machine_mirrors, parse_sources
 
 DEB822 = """\
 Types: deb deb-src

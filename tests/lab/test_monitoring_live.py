@@ -18,12 +18,12 @@ from metalserve.lab import distribution, rootfs
 from metalserve.lab.engine.standin.metrics import Metrics
 from metalserve.lab.fleet import running_fleet
 from metalserve.lab.layout import Layout
-from metalserve.lab.mirrors import machine_mirrors
 from metalserve.lab.sim import dcgm_exporter
 from metalserve.monitoring.dashboards import load_dashboards, queries
 from metalserve.monitoring.exporters import counters_text
 from metalserve.monitoring.model import Options
 from metalserve.monitoring.rules import alerts, recorded
+from metalserve.trees.mirrors import machine_mirrors
 from tests.lab.conftest import beside
 from tests.lab.fleet import Fleet
 from tests.lab.watching import WATCHER, Receiver, Watching

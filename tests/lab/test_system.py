@@ -10,8 +10,8 @@ import pytest
 from metalserve.errors import MetalserveError
 from metalserve.lab import system
 from metalserve.lab.guest import may_raise_limits
-from metalserve.lab.rootfs import tree_digest
 from metalserve.lab.system import ProcessId
+from metalserve.trees.system import tree_digest
 
 
 def test_a_process_is_known_by_its_start_too() -> None:

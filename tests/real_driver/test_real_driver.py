@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from metalserve.errors import MetalserveError
-from metalserve.lab.mirrors import machine_mirrors
 from metalserve.paths import ROOT
+from metalserve.trees.mirrors import machine_mirrors
 from tests.real_driver.tree import Tree, debian_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.lab]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
-from metalserve.lab.mirrors import machine_mirrors
-from metalserve.lab.system import unmount_below
+from metalserve.trees.mirrors import machine_mirrors
+from metalserve.trees.system import unmount_below
 
 PACKAGES = "apt,ca-certificates,kmod,procps,systemd-sysv"
 

@@ -86,6 +86,7 @@ class Machine:
                 "MS_STORE": "/srv/models/org--model",
                 "MS_REVISION": "ab" * 20,
                 "MS_PATIENCE": "0",
+                "MS_UNVERIFIED": str(self.root / "unverified"),
                 **environment,
             },
             capture_output=True,
@@ -110,6 +111,16 @@ def test_the_gate_opens(machine: Machine) -> None:
     machine.fabric()
     done = machine.run(MS_FABRIC="1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_node_just_made_from_a_template_starts_nothing_until_a_run_proved_it(machine: Machine) -> None:
+    mark = machine.root / "unverified"
+    mark.write_text("made from the template debian-13; not verified yet\n")
+    assert "this node was made from the template debian-13; not verified yet -> run deploys/gpu_node.py" in refusal(
+        machine.run()
+    )
+    mark.unlink()
+    assert machine.run().returncode == 0
 
 
 def test_no_driver(machine: Machine) -> None:

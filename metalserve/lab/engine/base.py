@@ -12,7 +12,7 @@ from pathlib import Path
 
 from metalserve.errors import MetalserveError
 from metalserve.lab.engine.archive import write_tar
-from metalserve.lab.mirrors import machine_mirrors
+from metalserve.trees.mirrors import machine_mirrors
 
 SUITE = "bookworm"
 _PACKAGES = ("base-files", "coreutils", "dash", "libpython3-stdlib", "python3-minimal")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,15 @@ class Mirrors:
     archive: str
     security: str | None = None
 
-    def sources(self, suite: str) -> list[str]:
+    def sources(self, suite: str, components: Sequence[str] = ("main",), keyring: Path = KEYRING) -> list[str]:
         """Return the apt source lines of a suite, updates and security included."""
-        option = f"[signed-by={KEYRING}]"
-        lines = [f"deb {option} {self.archive} {name} main" for name in (suite, f"{suite}-updates")]
-        if self.security:
-            lines.append(f"deb {option} {self.security} {suite}-security main")
-        return lines
+        option, names = f"[signed-by={keyring}]", " ".join(components)
+        return [f"deb {option} {uri} {name} {names}" for uri, name in self.places(suite)]
+
+    def places(self, suite: str) -> list[tuple[str, str]]:
+        """Return (base URL, suite) of everything that a suite consists of."""
+        places = [(self.archive, name) for name in (suite, f"{suite}-updates")]
+        return [*places, (self.security, f"{suite}-security")] if self.security else places
 
 
 def machine_mirrors(

@@ -1,0 +1,265 @@
+"""A template from nothing to the shelf: each step by name, all of it gone again where one fails.
+
+What is mounted and started belongs to namespaces that end with this process; what is written lies in one directory
+below `work`, which the next build of the same template empties. Only a finished build gets on the shelf, by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from metalserve.errors import MetalserveError
+from metalserve.paths import templates_directory
+from metalserve.templates import pack
+from metalserve.templates.archive import Archive, check_unchanged, mirrors_for, read_archive
+from metalserve.templates.building_roles import converge
+from metalserve.templates.changes import CHANGES, Side, parts_of
+from metalserve.templates.checks import problems, runner
+from metalserve.templates.clean import clean, remove, settle_times
+from metalserve.templates.inputs import release_digest, role_digests, spec_digest
+from metalserve.templates.machine import furnish, prepare, users_script
+from metalserve.templates.manifest import (
+    DISK,
+    BaseSystem,
+    FileEntry,
+    Inputs,
+    Kernel,
+    Manifest,
+    Reproducible,
+    build_name,
+    file_entries,
+    moment,
+)
+from metalserve.templates.packages import TSV, packages_of_root, write_tsv
+from metalserve.templates.rootfs import make_rootfs, run_logged
+from metalserve.templates.sbom import Subject, write_sbom
+from metalserve.templates.shelf import Build, Shelf
+from metalserve.templates.signing import secret_key_path
+from metalserve.templates.since import write_changes
+from metalserve.templates.spec import TemplateSpec
+from metalserve.templates.toolroot import ToolRoot
+from metalserve.trees.debian import remove_tree
+from metalserve.trees.image import STAND_INS, command_in_image
+from metalserve.trees.system import PACKAGE_OF, held
+
+Step = Callable[[str], AbstractContextManager[object]]
+"""Shows a step of the work while it runs."""
+
+_MIB = 1 << 20
+_SPARE_MIB = 1024
+_PROGRAMS = {"unshare": "util-linux", "setpriv": "util-linux", "mmdebstrap": "mmdebstrap", "mount": "mount"}
+
+
+def no_step(title: str) -> AbstractContextManager[object]:
+    """Show nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished tree with everything beside it, before it is published.
+
+    Attributes:
+        place: its directory.
+        manifest: of it.
+    """
+
+    place: Path
+    manifest: Manifest
+
+
+def build_template(
+    spec: TemplateSpec,
+    *,
+    shelf: Shelf,
+    tools: ToolRoot,
+    key: Path | None = None,
+    keep: bool = False,
+    step: Step = no_step,
+) -> Build:
+    """Build a template and put it on the shelf.
+
+    Args:
+        spec: the template.
+        shelf: where it is published; on the file system of the templates' directory.
+        tools: the tool root.
+        key: secret key; the one that METALSERVE_TEMPLATE_KEY names when not given.
+        keep: leave the working directory of a build that fails.
+        step: is told of every step.
+
+    Raises:
+        MetalserveError: another build of it runs, the disk is too full, the mirror is not in reach, a package or a role
+            failed, or the finished tree is not fit to be an image.
+    """
+    check_machine(spec)
+    key = key or secret_key_path()
+    work = templates_directory() / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    with _alone(work, spec.name):
+        check_space(work, spec)
+        place = work / spec.name
+        remove_tree(place)
+        place.mkdir()
+        try:
+            made = _make(spec, shelf, tools, place, step)
+            with step("published"):
+                build = shelf.publish(made.place, made.manifest, key=key)
+        except BaseException:
+            if not keep:
+                remove_tree(place)
+            raise
+        remove_tree(place)
+        return build
+
+
+def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: Step) -> Built:
+    created = moment()
+    with step(f"archive of {spec.os.id}"):
+        archive = read_archive(spec.os, mirrors_for(spec.os))
+    inputs = inputs_of(spec, archive, tools)
+    identity = pack.Identity.of(f"{spec.name} {inputs.digest}")
+    root, log = place / "root", place / "build.log"
+    cache = templates_directory() / "cache" / spec.os.id
+    with step(f"root file system of {spec.os.id}"):
+        make_rootfs(spec, archive, root, cache=cache, log=log)
+    if spec.users:
+        with step("users"):
+            line = command_in_image(root, ["sh", "-c", users_script(spec.users)], epoch=archive.epoch)
+            run_logged(line, log, f"users of {spec.name}")
+    prepare(root)
+    if spec.roles:
+        with step(f"roles: {', '.join(spec.roles)}"):
+            converge(spec, root, epoch=archive.epoch, cache=cache, place=place)
+        with step("roles again, which must have nothing to do"):
+            left = converge(spec, root, epoch=archive.epoch, cache=cache, place=place)
+            if left:
+                raise MetalserveError(
+                    f"the roles are not done after one run: {'; '.join(left[:3])}", where=spec.name,
+                    remedy="this is a fault of a role: a node made from it would be changed by each run",
+                )  # fmt: skip
+    check_unchanged(root, archive)
+    with step("packages and SBOM"):
+        out = place / "out"
+        out.mkdir()
+        installed = packages_of_root(root)
+        write_tsv(installed, out / TSV)
+        subject = Subject(spec.name, inputs.digest, spec.os.distribution, spec.os.release, archive.epoch)
+        write_sbom(root, installed, subject, out)
+    base = BaseSystem(distribution=spec.os.distribution, release=spec.os.release)
+    kernel = Kernel(package=spec.kernel.package or "by file", version=pack.kernel_release(root))
+    build = build_name(created, inputs)
+    with step("changes since the build before"):
+        parts = parts_of(base, spec.architecture, kernel, spec.release, inputs, archive.epoch)
+        side = Side(build, parts, tuple(installed))
+        write_changes(shelf, spec.name, side, root, out, rpm=spec.os.family == "dnf")
+    with step("cleaned and checked"):
+        clean(root, spec.os, archive.mirrors)
+        furnish(spec, root, identity, inputs.digest, archive.epoch)
+        _check(spec, root, identity, archive, place)
+        settle_times(root, archive.epoch)
+    raw = _pack(pack.Packer(spec, identity, archive.epoch, tools, place), out, step)
+    manifest = Manifest(
+        schema=1, name=spec.name, build=build, created=created,
+        source_date_epoch=archive.epoch, inputs=inputs,
+        os=base, architecture=spec.architecture, kernel=kernel,
+        release=spec.release, files=file_entries(out), raw=raw, packages=len(installed), reproducible=REPRODUCIBLE,
+    )  # fmt: skip
+    return Built(out, manifest)
+
+
+REPRODUCIBLE = Reproducible(
+    identical=["raw", DISK, pack.QCOW2, pack.ROOT_TAR, pack.UKI, TSV, "sbom.cdx.json", "sbom.spdx.json"],
+    differs={CHANGES: "names the builds that it compares"},
+)
+"""What two builds of the same inputs give again byte for byte; tests/real_templates compares them."""
+
+
+def inputs_of(spec: TemplateSpec, archive: Archive, tools: ToolRoot) -> Inputs:
+    """Return everything that decides how the build comes out."""
+    return Inputs(
+        spec=spec_digest(spec),
+        roles=role_digests(spec.roles),
+        release=release_digest(spec.release),
+        suites=dict(archive.suites),
+        tools=tools.digest,
+    )
+
+
+def _check(spec: TemplateSpec, root: Path, identity: pack.Identity, archive: Archive, place: Path) -> None:
+    strangers = [str(place), archive.mirrors.archive, archive.mirrors.security or ""]
+    own = {spec.os.mirror, spec.os.security}
+    wrong = problems(
+        spec, root, identity, runner(root), strangers=[text for text in strangers if text not in own and text]
+    )
+    for name in STAND_INS:  # the checks' own container has laid them there again
+        remove(root / name)
+    if wrong:
+        raise MetalserveError(
+            f"the tree is not fit to be an image: {'; '.join(wrong[:5])}",
+            where=spec.name,
+            remedy=f"{len(wrong)} in all; build with --keep and look at {root}",
+        )
+
+
+def _pack(packer: pack.Packer, out: Path, step: Step) -> FileEntry:
+    with step("disk"):
+        packer.uki()
+        packer.disk()
+    with step("compressed"):
+        raw = packer.compress()
+        packer.qcow2()
+        packer.tar()
+    for name in (DISK, pack.QCOW2, pack.ROOT_TAR, pack.UKI):
+        (packer.place / name).rename(out / name)
+        (out / name).chmod(0o644)
+    (packer.place / pack.RAW).unlink()
+    return raw
+
+
+def check_machine(spec: TemplateSpec) -> None:
+    """Refuse a user or machine that cannot build.
+
+    Raises:
+        MetalserveError: not root, or programs are missing (all are named, with their packages).
+    """
+    if os.geteuid() != 0:
+        raise MetalserveError(
+            "building needs root (it makes file systems with owners)", where=spec.name, remedy="run it with sudo"
+        )
+    needed = {**_PROGRAMS, **({"dnf": "dnf"} if spec.os.family == "dnf" else {})}
+    missing = [name for name in needed if shutil.which(name) is None]
+    if missing:
+        packages = " ".join(sorted({PACKAGE_OF.get(name, needed[name]) for name in missing}))
+        raise MetalserveError(
+            f"programs missing: {', '.join(missing)}", where=spec.name, remedy=f"apt-get install {packages}"
+        )
+
+
+def check_space(work: Path, spec: TemplateSpec) -> None:
+    """Refuse to begin what the disk has no room for: the tree, the disk, and three compressed ones.
+
+    Raises:
+        MetalserveError: there is too little.
+    """
+    needed = 3 * spec.disk.root_mib + 2 * spec.disk.esp_mib + _SPARE_MIB
+    free = shutil.disk_usage(work).free // _MIB
+    if free < needed:
+        raise MetalserveError(
+            f"{free} MiB are free, and a build needs up to {needed} MiB",
+            where=str(work),
+            remedy="make room (`metalserve template gc`), or name another directory: METALSERVE_TEMPLATES_DIR",
+        )
+
+
+@contextmanager
+def _alone(work: Path, name: str) -> Iterator[None]:
+    with held(work / f".{name}.lock", f"metalserve template build {name}", thing="this template", where=name):
+        yield
+
+
+__all__ = ["Built", "build_template", "check_machine", "check_space", "inputs_of"]

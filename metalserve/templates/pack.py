@@ -1,0 +1,224 @@
+"""From a tree to a disk, by file alone: nothing is mounted, no loop device is needed, and twice the same comes out.
+
+GPT; an EFI system partition with one unified kernel image; the root. The tools are the tool root's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from metalserve.errors import MetalserveError
+from metalserve.templates.manifest import DISK, FileEntry
+from metalserve.templates.spec import TemplateSpec
+from metalserve.templates.toolroot import ToolRoot
+
+RAW, QCOW2, ROOT_TAR, UKI = "disk.raw", "disk.qcow2", "root.tar.zst", "uki.efi"
+ZSTD_LEVEL = "-3"
+"""Level 19 makes 281 MB into 234 MB and takes 470 s instead of 2 s (measured on two cores)."""
+
+ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+"""GPT types of both partitions. Source: UEFI; Discoverable Partitions Specification (root, x86-64)."""
+
+_FIRST_MIB = 1
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the disk is called: made of its inputs, so that the same inputs give the same disk.
+
+    Attributes:
+        disk: GPT's identifier of the disk.
+        esp: of the EFI system partition.
+        root: of the root's partition.
+        file_system: UUID of the root file system; the kernel finds it by this.
+        hash_seed: of its directories.
+        volume: serial number of the EFI system partition's file system, 8 hexadecimal digits.
+    """
+
+    disk: str
+    esp: str
+    root: str
+    file_system: str
+    hash_seed: str
+    volume: str
+
+    @classmethod
+    def of(cls, inputs: str) -> Identity:
+        """Return the identity that follows from a digest of the inputs."""
+
+        def name(what: str) -> str:
+            digest = hashlib.sha256(f"{inputs} {what}".encode()).digest()
+            return str(uuid.UUID(bytes=digest[:16], version=4))
+
+        return cls(name("disk"), name("esp"), name("root"), name("file system"), name("hash seed"), name("volume")[:8])
+
+    @property
+    def volume_id(self) -> str:
+        """The EFI system partition's file system as `blkid` and fstab name it: 1234-ABCD."""
+        return f"{self.volume[:4]}-{self.volume[4:]}".upper()
+
+
+def fstab(identity: Identity) -> str:
+    """Return /etc/fstab."""
+    return (
+        "# Written by metalserve template build.\n"
+        f"UUID={identity.file_system} / ext4 errors=remount-ro 0 1\n"
+        f"UUID={identity.volume_id} /boot/efi vfat umask=0077,nofail 0 2\n"
+    )
+
+
+def command_line(spec: TemplateSpec, identity: Identity) -> str:
+    """Return the kernel's command line."""
+    return f"root=UUID={identity.file_system} ro {spec.kernel.command_line}".strip()
+
+
+def partition_script(spec: TemplateSpec, identity: Identity) -> str:
+    """Return what sfdisk is told; the last partition is the root, so that a first boot can grow it."""
+    first = _FIRST_MIB * 2048
+    second = first + spec.disk.esp_mib * 2048
+    return (
+        f"label: gpt\nlabel-id: {identity.disk}\nfirst-lba: {first}\n"
+        f"start={first}, size={spec.disk.esp_mib}MiB, type={ESP_TYPE}, uuid={identity.esp}, name=ESP\n"
+        f"start={second}, size={spec.disk.root_mib}MiB, type={ROOT_TYPE}, uuid={identity.root}, name=root\n"
+    )
+
+
+def disk_mib(spec: TemplateSpec) -> int:
+    """Return the size of the image in MiB: two partitions, and a MiB at each end for the two partition tables."""
+    return _FIRST_MIB + spec.disk.esp_mib + spec.disk.root_mib + 1
+
+
+class Packer:
+    """Packs one tree.
+
+    Args:
+        spec: the template.
+        identity: what the disk is called.
+        epoch: SOURCE_DATE_EPOCH, seconds since 1970.
+        tools: the tool root.
+        place: directory that holds `root` (the tree), and gets everything else.
+    """
+
+    def __init__(self, spec: TemplateSpec, identity: Identity, epoch: int, tools: ToolRoot, place: Path) -> None:
+        self.spec = spec
+        self.identity = identity
+        self.epoch = epoch
+        self.tools = tools
+        self.place = place
+        self.root = place / "root"
+
+    def run(self, *argv: str, give: str | None = None) -> str:
+        """Run a program of the tool root in the directory that it sees as /work."""
+        done = self.tools.run(
+            argv, binds={self.place: "/work"}, directory="/work", input=give,
+            environment={"SOURCE_DATE_EPOCH": str(self.epoch), "TZ": "UTC"},
+        )  # fmt: skip
+        return done.stdout
+
+    def uki(self) -> Path:
+        """Make the unified kernel image: kernel, initial RAM disk and command line in one file that firmware starts."""
+        kernel = kernel_release(self.root)
+        self.run(
+            "ukify", "build", f"--linux=root/boot/vmlinuz-{kernel}", f"--initrd={initrd(kernel, self.spec)}",
+            f"--cmdline={command_line(self.spec, self.identity)}", "--os-release=@root/usr/lib/os-release",
+            f"--uname={kernel}", f"--output={UKI}",
+        )  # fmt: skip
+        os.utime(self.place / UKI, (self.epoch, self.epoch))
+        return self.place / UKI
+
+    def disk(self) -> Path:
+        """Make the disk (`disk.raw`, sparse) from the tree and the unified kernel image."""
+        raw, spec = self.place / RAW, self.spec
+        needed = (self.place / UKI).stat().st_size // _MIB + 4
+        if needed > spec.disk.esp_mib:
+            raise MetalserveError(
+                f"the EFI system partition of {spec.disk.esp_mib} MiB is too small for {UKI} ({needed} MiB)",
+                where=spec.name,
+                remedy="raise disk.esp_mib",
+            )
+        esp, root = self.place / "esp.part", self.place / "root.part"
+        for path, mib in ((esp, spec.disk.esp_mib), (root, spec.disk.root_mib), (raw, disk_mib(spec))):
+            path.unlink(missing_ok=True)
+            with path.open("wb") as stream:
+                stream.truncate(mib * _MIB)
+        self.run("mkfs.vfat", "-F32", "-i", self.identity.volume, "-n", "ESP", "--invariant", esp.name)
+        self.run("mmd", "-i", esp.name, "::EFI", "::EFI/BOOT")
+        self.run("mcopy", "-m", "-i", esp.name, UKI, "::EFI/BOOT/BOOTX64.EFI")
+        try:
+            self.run(
+                "mke2fs", "-q", "-t", "ext4", "-L", "root", "-U", self.identity.file_system, "-E",
+                f"hash_seed={self.identity.hash_seed},root_owner=0:0,nodiscard", "-d", "root", root.name,
+            )  # fmt: skip
+        except MetalserveError as error:
+            raise MetalserveError(
+                f"the tree does not fit into a root of {spec.disk.root_mib} MiB, or {error.what}",
+                where=spec.name,
+                remedy="raise disk.root_mib",
+            ) from error
+        self.run("sfdisk", "-q", raw.name, give=partition_script(spec, self.identity))
+        for part, start in ((esp, _FIRST_MIB), (root, _FIRST_MIB + spec.disk.esp_mib)):
+            self.run("dd", f"if={part.name}", f"of={raw.name}", "bs=1M", f"seek={start}", "conv=notrunc,sparse")
+            part.unlink()
+        return raw
+
+    def compress(self) -> FileEntry:
+        """Make the compressed disk, and return size and SHA-256 of the disk as it is uncompressed."""
+        raw = self.place / RAW
+        hashed = hashlib.sha256()
+        with raw.open("rb") as stream:
+            while piece := stream.read(4 * _MIB):
+                hashed.update(piece)
+        self.run("zstd", "-q", "-f", ZSTD_LEVEL, "-T2", RAW, "-o", DISK)
+        return FileEntry(size=raw.stat().st_size, sha256=hashed.hexdigest())
+
+    def qcow2(self) -> Path:
+        """Make the disk for virtual machines."""
+        self.run("qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", RAW, QCOW2)
+        return self.place / QCOW2
+
+    def tar(self) -> Path:
+        """Make the plain root file system, with owners by number and extended attributes."""
+        words = [
+            "tar", "--create", "--file=-", "--directory=/work/root", "--sort=name", "--numeric-owner", "--format=posix",
+            "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--xattrs", "--xattrs-include=*",
+            f"--mtime=@{self.epoch}", "--clamp-mtime", ".",
+        ]  # fmt: skip
+        command = self.tools.command(words, binds={self.place: "/work"})
+        target = self.place / ROOT_TAR
+        squeeze = self.tools.command(
+            ["zstd", "-q", "-f", ZSTD_LEVEL, "-T2", "-o", f"/work/{ROOT_TAR}"], binds={self.place: "/work"}
+        )
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as archive:
+            done = subprocess.run(squeeze, stdin=archive.stdout, capture_output=True, text=True, check=False)
+        if archive.returncode != 0 or done.returncode != 0:
+            raise MetalserveError(f"could not be made: {done.stderr.strip() or 'tar failed'}", where=str(target))
+        return target
+
+
+def initrd(kernel: str, spec: TemplateSpec) -> str:
+    """Return the initial RAM disk of a kernel, as the packer's tools see it."""
+    return f"root/boot/initrd.img-{kernel}" if spec.os.family == "apt" else f"root/boot/initramfs-{kernel}.img"
+
+
+def kernel_release(root: Path) -> str:
+    """Return what `uname -r` will say of the image's kernel, the newest where there are several.
+
+    Raises:
+        MetalserveError: there is none.
+    """
+    names = [path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*")]
+    if not names:
+        raise MetalserveError("the image has no kernel (no /boot/vmlinuz-*)", where=str(root))
+    return max(names, key=_version)
+
+
+def _version(name: str) -> list[tuple[int, int | str]]:
+    words = "".join(c if c.isalnum() else " " for c in name).split()
+    return [(1, int(word)) if word.isdigit() else (0, word) for word in words]

@@ -1,0 +1,187 @@
+"""The whole way of an installation on one emulated machine: order, network boot or virtual media, disk, SSH."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from metalserve.errors import MetalserveError
+from metalserve.paths import ROOT
+from metalserve.templates.boot_tree import Site, publish
+from metalserve.templates.machine_identity import Identity
+from metalserve.templates.order import Order
+from metalserve.templates.orders import Orders
+from metalserve.templates.qemu import Drive, Machine, MachineSpec, powered_on
+from metalserve.templates.qemu_net import ADDRESS, BRIDGE, RANGE, TAP, Network, dnsmasq, end, network
+from metalserve.templates.qemu_parts import seed
+from metalserve.templates.qemu_ssh import Shell, new_key, user_data
+from metalserve.templates.ramdisk import ramdisk
+from metalserve.templates.shelf import Build
+from metalserve.templates.signing import trusted_keys
+from metalserve.templates.toolroot import ToolRoot
+
+PORT = 8088
+URL = f"http://{ADDRESS}:{PORT}"
+DISK = "NVME-ROOT-7F3A"
+OTHER = "NVME-DATA-11C0"
+SERIAL = "SIM-GPU-0001"
+UUID = "6d657461-6c73-4572-8665-00000000a001"
+MAC = "52:54:00:6d:73:a1"
+Way = Literal["network", "cd"]
+
+
+@dataclass
+class Yard:
+    """One machine on a provisioning network with everything that installs it.
+
+    Attributes:
+        home: directory of templates: shelf, orders, boot tree.
+        directory: of the machine.
+        tools: the tool root.
+        net: the network.
+        build: what is installed.
+        key: file of the SSH key.
+        times: event -> seconds since power-on.
+    """
+
+    home: Path
+    directory: Path
+    tools: ToolRoot
+    net: Network
+    build: Build
+    key: Path
+    times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def orders(self) -> Orders:
+        return Orders(self.home / "orders")
+
+    def order(self, disk: str = DISK, **more: Any) -> Order:
+        return self.orders.place(
+            "gpu-0001",
+            identity=Identity(serial=SERIAL, uuid=UUID, macs=(MAC,)),
+            template=self.build.name,
+            build=self.build.build,
+            disk_serial=disk,
+            replace=True,
+            **more,
+        )
+
+    def spec(self, way: Way | Literal["disk"]) -> MachineSpec:
+        # The disk to be written is the second: names follow the slots, and a name is what must not be trusted.
+        return MachineSpec(
+            drives=(Drive("data.raw", OTHER), Drive("root.raw", DISK)),
+            system=1,
+            boot=way,
+            seed="seed.img",
+            cd="installer.iso" if way == "cd" else "",
+            serial=SERIAL,
+            uuid=UUID,
+            mac=MAC,
+            tap=TAP,
+            namespace=self.net.namespace,
+        )
+
+    @contextmanager
+    def on(self, way: Way | Literal["disk"]) -> Iterator[Machine]:
+        with powered_on(self.tools, self.spec(way), self.directory) as machine:
+            yield machine
+
+    def state(self) -> Order:
+        found = self.orders.get("gpu-0001")
+        assert found is not None
+        return found
+
+    def wait_for_state(self, machine: Machine, state: str, timeout_s: float) -> Order:
+        """Wait until the order has come to `state`."""
+        deadline = time.monotonic() + timeout_s
+        while (found := self.state()).state != state:
+            if not machine.on or time.monotonic() > deadline or found.state in ("done", "failed"):
+                raise MetalserveError(f"order is {found.state}: {found.words}; {machine.last_words()}", where="netboot")
+            time.sleep(0.5)
+        return found
+
+    def shell(self) -> Shell:
+        """How the machine is reached, at the address that it got last.
+
+        Raises:
+            LookupError: it has none.
+        """
+        for line in (self.directory / "leases").read_text().splitlines():
+            words = line.split()
+            if words[1] == MAC:
+                return Shell(self.key, address=words[2], namespace=self.net.namespace)
+        raise LookupError(MAC)
+
+    def asked(self) -> list[dict[str, Any]]:
+        """Return what the boot server was asked, in order."""
+        text = (self.directory / "server.log").read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+@contextmanager
+def yard(home: Path, directory: Path, tools: ToolRoot, build: Build, public_key: Path) -> Iterator[Yard]:
+    """Put up network, DHCP, boot tree and boot server, and an empty machine; all of it is gone afterwards."""
+    directory.mkdir(parents=True)
+    key, public = new_key(directory)
+    seed(tools, directory, user_data=user_data(public), meta_data="instance-id: sim-1\nlocal-hostname: gpu-0001\n")
+    for name, size in (("root.raw", 3 << 30), ("data.raw", 1 << 30)):
+        with (directory / name).open("wb") as stream:
+            stream.truncate(size)
+    site = Site(URL, BRIDGE, RANGE, "console=ttyS0,115200")
+    publish(home / "boot", site, trusted_keys([public_key]), tools, ramdisk())
+    os.link(home / "boot/installer.iso", directory / "installer.iso")
+    with network() as net, dnsmasq(tools, net, home / "boot", directory), _server(home, directory, net, public_key):
+        yield Yard(home, directory, tools, net, build, key)
+
+
+@contextmanager
+def _server(home: Path, directory: Path, net: Network, public_key: Path) -> Iterator[None]:
+    words = [sys.executable, "-u", "-m", "metalserve", "template", "serve", "--address", ADDRESS, "--port", str(PORT)]
+    words += ["--key", str(public_key), "--arguments", "console=ttyS0,115200"]
+    environment = {**os.environ, "METALSERVE_TEMPLATES_DIR": str(home)}
+    with (directory / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            net.command(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=ROOT
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while "serving on" not in (directory / "server.log").read_text():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise MetalserveError((directory / "server.log").read_text()[-500:], where="boot server")
+            time.sleep(0.1)
+        yield
+    finally:
+        end(process)
+
+
+def install(place: Yard, way: Way, *, patience_s: float = 1500.0) -> dict[str, float]:
+    """Order, power on, boot by `way`, be written, reboot, answer by SSH; return seconds since power-on.
+
+    By network the boot order is left as it is, as a BMC that ignores Once does: the boot server must send the machine
+    to its disk. With virtual media the controller ejects and power-cycles, which is its job there.
+    """
+    place.order()
+    times = place.times
+    with place.on(way) as machine:
+        place.wait_for_state(machine, "permitted", patience_s)
+        times["permitted"] = machine.age_s
+        place.wait_for_state(machine, "done", patience_s)
+        times["written"] = machine.age_s
+        if way == "network":
+            machine.wait_for("rebooting in", 120)
+            times["ssh"] = place.shell().wait(machine, patience_s)
+            return times
+        machine.wait_for("rebooting in", 120)
+        times["ejected"] = machine.age_s
+    with place.on("disk") as machine:
+        times["ssh"] = times["ejected"] + place.shell().wait(machine, patience_s)
+    return times
