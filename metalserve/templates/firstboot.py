@@ -30,6 +30,9 @@ def first_boot_files(spec: TemplateSpec) -> Files:
     files: Files = {
         # Empty, not "uninitialized": that would be a first boot in systemd's sense, which enables units by preset.
         "/etc/machine-id": (0o444, ""),
+        # What systemd makes anew after an update (linker cache, hardware and journal catalogues) the packages have made.
+        "/etc/.updated": (0o644, ""),
+        "/var/.updated": (0o644, ""),
         UNVERIFIED: (0o644, f"made from the template {spec.name}; not verified yet\n"),
         f"{LIBRARY}/first-boot": (0o755, _text("first-boot.sh")),
         f"{UNITS}/metalserve-first-boot.service": (

@@ -97,15 +97,16 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
     state = said.get("state", "")
     yield say(
         "failed-units", "fail" if failed else "ok" if state == "running" else "unknown", "running, no failed unit",
-        f"{state or 'unknown'}; failed: {', '.join(failed) or 'none'}", "a part of the system does not work on any node",
-        f"journalctl -u {failed[0] if failed else 'UNIT'} on the machine; mask it in the template when no node needs it",
+        f"{state or 'unknown'}; failed: {', '.join(failed) or 'none'}", "a part of the system works on no node",
+        f"journalctl -u {failed[0] if failed else 'UNIT'} on the machine; mask it in the template if no node needs it",
     )  # fmt: skip
     disk, root = _number(said.get("root-disk")), _number(said.get("root-bytes"))
     share = root / (disk * 512) if disk and root else None
     yield say(
         "growth", "unknown" if share is None else "ok" if share >= GROWN else "fail",
         f"root has at least {GROWN:.0%} of its disk", "not read" if share is None else f"{share:.0%}",
-        "the disk of every node stays as small as the image's", "cloud-init's growpart and resizefs, or first-boot's own",
+        "the disk of every node stays as small as the image's",
+        "cloud-init's growpart and resizefs, or first-boot's own",
     )  # fmt: skip
     seen = [line.split()[0] for line in said.get("drives", "").splitlines() if line.split()]
     missing = [serial for serial in boot.drives if serial not in seen]

@@ -53,6 +53,7 @@ class MachineSpec:
 
     Attributes:
         drives: its drives, in the order of their slots.
+        system: which drive `disk` boots, from 0.
         boot: what it boots; what follows when that fails is the rest, as on a machine with a boot override.
         seed: name of the NoCloud image in its directory, or "".
         cd: name of the ISO in its directory that virtual media shows, or "".
@@ -67,6 +68,7 @@ class MachineSpec:
     """
 
     drives: tuple[Drive, ...]
+    system: int = 0
     boot: BootFrom = "disk"
     seed: str = ""
     cd: str = ""
@@ -95,7 +97,7 @@ class MachineSpec:
         for number, drive in enumerate(self.drives):
             at = f"id=d{number},if=none,format={drive.format},discard=unmap,cache=unsafe,file={INSIDE}/{drive.file}"
             words += ["-drive", at, "-device", f"nvme,drive=d{number},serial={drive.serial}"]
-            words[-1] += f",bootindex={order['disk']}" if number == 0 else f",bootindex={10 + number}"
+            words[-1] += f",bootindex={order['disk']}" if number == self.system else f",bootindex={10 + number}"
         if self.seed:
             words += ["-drive", f"if=virtio,format=raw,readonly=on,file={INSIDE}/{self.seed}"]
         if self.cd:
@@ -238,7 +240,7 @@ def powered_on(tools: ToolRoot, spec: MachineSpec, directory: Path, binds: Seque
     if spec.namespace:
         command = ["ip", "netns", "exec", spec.namespace, *command]
     # It dies with us even where nothing can be cleaned up any more. Emulation takes all processors that it gets.
-    command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "10", *command]
+    command = ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "5", *command]
     with (directory / "qemu.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     machine = Machine(spec, directory, process)

@@ -78,7 +78,8 @@ class Yard:
     def spec(self, way: Way | Literal["disk"]) -> MachineSpec:
         # The disk to be written is the second: names follow the slots, and a name is what must not be trusted.
         return MachineSpec(
-            drives=(Drive("root.raw", DISK), Drive("data.raw", OTHER)),
+            drives=(Drive("data.raw", OTHER), Drive("root.raw", DISK)),
+            system=1,
             boot=way,
             seed="seed.img",
             cd="installer.iso" if way == "cd" else "",
@@ -144,16 +145,7 @@ def yard(home: Path, directory: Path, tools: ToolRoot, build: Build, public_key:
 
 @contextmanager
 def _server(home: Path, directory: Path, net: Network, public_key: Path) -> Iterator[None]:
-    words = [
-        sys.executable,
-        "-u",
-        "-c",
-        "from metalserve.cli.template_serve import command; command()",
-        "--address",
-        ADDRESS,
-        "--port",
-        str(PORT),
-    ]
+    words = [sys.executable, "-u", "-m", "metalserve", "template", "serve", "--address", ADDRESS, "--port", str(PORT)]
     words += ["--key", str(public_key), "--arguments", "console=ttyS0,115200"]
     environment = {**os.environ, "METALSERVE_TEMPLATES_DIR": str(home)}
     with (directory / "server.log").open("wb") as log:
