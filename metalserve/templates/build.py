@@ -18,6 +18,7 @@ from metalserve.paths import templates_directory
 from metalserve.templates import pack
 from metalserve.templates.archive import Archive, check_unchanged, mirrors_for, read_archive
 from metalserve.templates.building_roles import converge
+from metalserve.templates.changes import CHANGES, Side, parts_of
 from metalserve.templates.checks import problems, runner
 from metalserve.templates.clean import clean, remove, settle_times
 from metalserve.templates.inputs import release_digest, role_digests, spec_digest
@@ -39,6 +40,7 @@ from metalserve.templates.rootfs import make_rootfs, run_logged
 from metalserve.templates.sbom import Subject, write_sbom
 from metalserve.templates.shelf import Build, Shelf
 from metalserve.templates.signing import secret_key_path
+from metalserve.templates.since import write_changes
 from metalserve.templates.spec import TemplateSpec
 from metalserve.templates.toolroot import ToolRoot
 from metalserve.trees.debian import remove_tree
@@ -104,7 +106,7 @@ def build_template(
         remove_tree(place)
         place.mkdir()
         try:
-            made = _make(spec, tools, place, step)
+            made = _make(spec, shelf, tools, place, step)
             with step("published"):
                 return shelf.publish(made.place, made.manifest, key=key)
         finally:
@@ -112,7 +114,7 @@ def build_template(
                 remove_tree(place)
 
 
-def _make(spec: TemplateSpec, tools: ToolRoot, place: Path, step: Step) -> Built:
+def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: Step) -> Built:
     created = moment()
     with step(f"archive of {spec.os.id}"):
         archive = read_archive(spec.os, mirrors_for(spec.os))
@@ -144,6 +146,13 @@ def _make(spec: TemplateSpec, tools: ToolRoot, place: Path, step: Step) -> Built
         write_tsv(installed, out / TSV)
         subject = Subject(spec.name, inputs.digest, spec.os.distribution, spec.os.release, archive.epoch)
         write_sbom(root, installed, subject, out)
+    base = BaseSystem(distribution=spec.os.distribution, release=spec.os.release)
+    kernel = Kernel(package=spec.kernel.package or "by file", version=pack.kernel_release(root))
+    build = build_name(created, inputs)
+    with step("changes since the build before"):
+        parts = parts_of(base, spec.architecture, kernel, spec.release, inputs, archive.epoch)
+        side = Side(build, parts, tuple(installed))
+        write_changes(shelf, spec.name, side, root, out, rpm=spec.os.family == "dnf")
     with step("cleaned and checked"):
         clean(root, spec.os, archive.mirrors)
         furnish(spec, root, identity, inputs.digest, archive.epoch)
@@ -151,17 +160,17 @@ def _make(spec: TemplateSpec, tools: ToolRoot, place: Path, step: Step) -> Built
         settle_times(root, archive.epoch)
     raw = _pack(pack.Packer(spec, identity, archive.epoch, tools, place), out, step)
     manifest = Manifest(
-        schema=1, name=spec.name, build=build_name(created, inputs), created=created,
+        schema=1, name=spec.name, build=build, created=created,
         source_date_epoch=archive.epoch, inputs=inputs,
-        os=BaseSystem(distribution=spec.os.distribution, release=spec.os.release), architecture=spec.architecture,
-        kernel=Kernel(package=spec.kernel.package or "by file", version=pack.kernel_release(root)),
+        os=base, architecture=spec.architecture, kernel=kernel,
         release=spec.release, files=file_entries(out), raw=raw, packages=len(installed), reproducible=REPRODUCIBLE,
     )  # fmt: skip
     return Built(out, manifest)
 
 
 REPRODUCIBLE = Reproducible(
-    identical=["raw", DISK, pack.QCOW2, pack.ROOT_TAR, pack.UKI, TSV, "sbom.cdx.json", "sbom.spdx.json"]
+    identical=["raw", DISK, pack.QCOW2, pack.ROOT_TAR, pack.UKI, TSV, "sbom.cdx.json", "sbom.spdx.json"],
+    differs={CHANGES: "names the builds that it compares"},
 )
 """What two builds of the same inputs give again byte for byte; tests/real_templates compares them."""
 

@@ -50,15 +50,17 @@ def role_digests(roles: Iterable[str], root: Path = ROOT) -> dict[str, str]:
     Raises:
         TemplateError: there is no such role.
     """
-    found, code = {}, set()
+    found: dict[str, str] = {}
+    sources: list[Path] = []
     for role in roles:
         directory = root / "roles" / role
         if not (directory / "__init__.py").is_file():
             raise TemplateError(f"there is no role {role!r}", where="roles")
         own = _files(directory)
         found[role] = tree_digest(own, root)
-        code |= imported((path for path in own if path.suffix == ".py"), root)
-    found[LIBRARY] = tree_digest((path for path in code if path.parts[len(root.parts)] == "metalserve"), root)
+        sources += (path for path in own if path.suffix == ".py")
+    library = (path for path in imported(sources, root) if path.parts[len(root.parts)] == "metalserve")
+    found[LIBRARY] = tree_digest(library, root)
     found[CATALOGUE] = tree_digest((root / "metalserve" / "catalogue").rglob("*.yaml"), root)
     rooms = sorted(path for path in (root / "files").iterdir() if path.is_dir() and path.name not in _NOT_PLACED)
     found[PLACED] = tree_digest((file for room in rooms for file in _files(room)), root)
