@@ -159,6 +159,8 @@ def configure(root: Path, layout: Layout, suite: str) -> None:
     _write(root / "etc/ssh/sshd_config.d/10-metalserve-lab.conf", SSHD)
     _write(root / "etc/resolv.conf", "# a lab host knows the other hosts by /etc/hosts, and nothing else\n")
     _write(root / "etc/fstab", "")
+    if (root / "etc/cloud").is_dir():  # a template's: it would give the host keys that nobody knows
+        _write(root / "etc/cloud/cloud-init.disabled", "")
     if not may_raise_limits():
         _write(root / "usr/local/sbin/runc", RUNC, mode=0o755)
     _apt(root, layout, suite)
