@@ -56,7 +56,8 @@ def _show(name: str, changes: Changes) -> None:
         console.print()
         console.print(table)
     _updates(console, "security updates", changes.security)
-    _updates(console, "other updates", [each for each in changes.updated if each.security != "yes"])
+    for title, security in (("updates, unknown whether they close holes", "unknown"), ("other updates", "no")):
+        _updates(console, title, [each for each in changes.updated if each.security == security])
     for title, packages in (("added", changes.added), ("removed", changes.removed)):
         if packages:
             names = [f"{each.name} {each.version}" for each in packages[:_SHOWN]]
@@ -70,8 +71,7 @@ def _updates(console: Console, title: str, updates: tuple[Update, ...] | list[Up
     table = plain_table("package", "before", "after", "known by")
     for each in updates[:_SHOWN]:
         cves = f"; {' '.join(each.cves[:3])}{' ...' if len(each.cves) > 3 else ''}" if each.cves else ""
-        word = "unknown: " if each.security == "unknown" else ""
-        table.add_row(each.name, each.before, each.after, f"{word}{each.why}{cves}")
+        table.add_row(each.name, each.before, each.after, f"{each.why}{cves}")
     console.print(f"\n[bold]{len(updates)} {title}[/]")
     console.print(table)
     if len(updates) > _SHOWN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -27,6 +28,8 @@ def command(secret: Path | None, public: Path | None, as_json: bool) -> None:
 
     The secret key has no password, since builds run unattended; its file is its owner's only. Keep it off the hosts.
     """
+    if secret is None and not os.environ.get(KEY_VARIABLE):
+        raise click.UsageError(f"give --secret FILE, or name it in {KEY_VARIABLE}")
     private = (secret or secret_key_path()).expanduser().absolute()
     shared = public or PUBLIC_KEYS / f"{private.stem}.pub"
     key_id = make_key(private, shared)

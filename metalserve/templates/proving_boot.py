@@ -127,6 +127,8 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
 
 
 def _unique(boots: Sequence[Booted], source: str) -> Iterator[Finding]:
+    if len(boots) < 2:
+        return
     for section, name, impact in UNIQUE:
         values = [set(boot.said.get(section, "").splitlines()) for boot in boots]
         common = set.intersection(*values) if values else set()

@@ -63,14 +63,16 @@ def judge_tree(root: Path) -> list[Finding]:
     Args:
         root: the tree, or the places of it that `take_out` gives.
     """
+    identities = [*_there(root, IDENTITIES), *_machine_id(root)]
+    keys, cache = "metalserve/templates/clean.py takes them away", "every node begins with what the build left"
     return [
-        _finding("host-keys", "identities that every node would share", list(_shared(root)),
-                 "every node has the same keys and names", "metalserve/templates/clean.py takes them away"),
-        _finding("logs", "logs of the build", list(_logs(root)),
-                 "they tell of the build's machine, and are taken for the node's own", "remove them before packing"),
-        _finding("secrets", "secrets", list(_secrets(root)),
-                 "whoever gets the image has them", "make them new, everywhere; then build again without them"),
-    ]  # fmt: skip
+        _finding("host-keys", "identities", identities, "every node has the same keys and names", keys),
+        _finding("traces", "traces of the build", list(_there(root, TRACES)), cache, keys),
+        _finding("logs", "logs of the build", list(_logs(root)), "they are taken for the node's own", keys),
+        _finding(
+            "secrets", "secrets", list(_secrets(root)), "whoever gets the image has them", "make them new, everywhere"
+        ),
+    ]
 
 
 def _finding(check: str, what: str, found: list[str], impact: str, remedy: str) -> Finding:
@@ -88,11 +90,14 @@ def _finding(check: str, what: str, found: list[str], impact: str, remedy: str) 
     )
 
 
-def _shared(root: Path) -> Iterator[str]:
-    for pattern in (*IDENTITIES, *TRACES):
+def _there(root: Path, patterns: tuple[str, ...]) -> Iterator[str]:
+    for pattern in patterns:
         for path in matches(root, pattern):
             if path.is_symlink() or path.is_file() or any(not each.is_dir() for each in path.rglob("*")):
                 yield f"/{path.relative_to(root)}"
+
+
+def _machine_id(root: Path) -> Iterator[str]:
     if (root / "etc/machine-id").is_file() and (root / "etc/machine-id").stat().st_size:
         yield "/etc/machine-id"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -138,7 +139,7 @@ def yard(home: Path, directory: Path, tools: ToolRoot, build: Build, public_key:
             stream.truncate(size)
     site = Site(URL, BRIDGE, RANGE, "console=ttyS0,115200")
     publish(home / "boot", site, trusted_keys([public_key]), tools, ramdisk())
-    os.link(home / "boot/installer.iso", directory / "installer.iso")
+    shutil.copyfile(home / "boot/installer.iso", directory / "installer.iso")
     with network() as net, dnsmasq(tools, net, home / "boot", directory), _server(home, directory, net, public_key):
         yield Yard(home, directory, tools, net, build, key)
 

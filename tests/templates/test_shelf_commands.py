@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from metalserve.errors import MetalserveError
@@ -96,7 +97,7 @@ def test_diff_is_against_stable_or_else_the_build_before(shop: Shop) -> None:
     assert (changes["before"], changes["after"]) == (first.build, third.build)
     assert changes["updated"][0]["after"] == "5.2-5"
     _, text = shop.run("diff", "debian-13", first.build, second.build)
-    assert "1 other updates" in text
+    assert "1 updates, unknown whether they close holes" in text
     assert "5.2-4" in text
     _, text = shop.run("diff", "debian-13", "--markdown")
     assert "| bash | 5.2-3 | 5.2-5 | unknown | no changelog |" in text
@@ -180,3 +181,6 @@ def test_key_makes_a_pair_and_tells_no_secret(shop: Shop, tmp_path: Path, monkey
     assert str(public) in text
     with pytest.raises(MetalserveError, match="never replaced"):
         shop.run("key", "--public", str(tmp_path / "another.pub"))
+    monkeypatch.delenv(KEY_VARIABLE)
+    with pytest.raises(click.UsageError, match="give --secret FILE"):
+        shop.run("key")
