@@ -108,8 +108,11 @@ def build_layer(layout: Layout, suite: str) -> Path:
     return target
 
 
-def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
+def unpack_template(layout: Layout, packed: Path) -> Path:
     """Make the tree of an OS template (a root file system packed as tar.zst) one that lab hosts can stand on.
+
+    It gets what the lab's own trees have beside Debian: the lab's apt source, the simulated tools, no guesses at
+    hardware that a container lacks.
 
     Returns:
         The directory, complete, in the cache; made once for each content.
@@ -117,8 +120,10 @@ def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
     Raises:
         MetalserveError: it cannot be unpacked, or lacks what a lab host needs.
     """
-    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
-    target = layout.cache / f"template-{suite}-{tree_digest([LAB / 'guest.py', SIMULATION], digest)[:10]}"
+    with packed.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = tree_digest([LAB / "guest.py", SIMULATION], f"{digest} {layout.service_url}")
+    target = layout.cache / f"template-{digest[:10]}"
     if target.is_dir():
         return target
     building = target.with_name(target.name + ".new")
@@ -127,7 +132,14 @@ def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
     building.mkdir(parents=True)
     try:
         run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed])
-        guest.configure(building, layout, suite)
+        release = (building / "etc/os-release").read_text()
+        suite = re.search(r"^VERSION_CODENAME=(\w+)$", release, re.MULTILINE)
+        if suite is None:
+            raise MetalserveError("is of no Debian release", where=str(packed))
+        guest.configure(building, layout, suite[1])
+        if (building / "etc/cloud/cloud.cfg.d").is_dir():
+            # a lab host keeps its SSH key over re-installations, as known_hosts has it
+            (building / "etc/cloud/cloud.cfg.d/99-metalserve-lab.cfg").write_text("ssh_deletekeys: false\n")
         _install_simulation(building)
     finally:
         unmount_below(building)
