@@ -102,6 +102,9 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
             if left <= 0.05:
                 raise BmcError(f"{method} {path}: no time is left", where=self.where, sent=False)
             tried += 1
+            # Each request asks for the connection's end. A BMC that closes it without saying so would break the next
+            # one, and a change whose answer is lost is not repeated.
+            self._session.get_adapter(self.base_url + "/").poolmanager.clear()
             try:
                 return super()._op(
                     method,
@@ -116,6 +119,7 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
                 most = tries if isinstance(error, sushy_errors.HTTPError) else max(tries, 2)
                 if tried >= most or pause is None or pause >= self.left():
                     raise self._in_words(method, path, error) from None
+                time.sleep(pause)
 
     def _pause(self, method: str, error: sushy_errors.SushyError, tried: int) -> float | None:
         """Return the seconds after which a request may be repeated, `None` when it may not."""
@@ -126,7 +130,7 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
             busy = int(error.status_code or 0) in (429, 500, 502, 503, 504)
             return wait if method == "GET" and busy else None
         cause: BaseException | None = error.__context__
-        if not isinstance(error, sushy_errors.ConnectionError) or isinstance(cause, requests.exceptions.SSLError):
+        if not isinstance(error, sushy_errors.ConnectionError) or _about_certificate(cause):
             return None
         return wait if method == "GET" or _never_left(cause) else None
 
@@ -136,7 +140,7 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
         known: type[Exception] = sushy_errors.HTTPError
         if isinstance(error, known):
             return error
-        if isinstance(cause, requests.exceptions.SSLError):
+        if _about_certificate(cause):
             return self._untrusted(str(cause))
         sent = method != "GET" and not _never_left(cause)
         if isinstance(cause, requests.exceptions.Timeout):
@@ -158,14 +162,12 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
                 where=self.where,
                 remedy="if it was renewed on purpose, pin that one (bmc.tls.pin); else someone else answers there",
             )
-        if "CERTIFICATE_VERIFY_FAILED" in said:
-            reason = said.split("certificate verify failed:")[-1].split("(_ssl")[0].strip(" :)'\"")
-            return BmcError(
-                f"its certificate is not trusted ({reason or 'unknown reason'}): it shows SHA-256 {seen or 'unknown'}",
-                where=self.where,
-                remedy="compare that with the BMC's own page and set bmc.tls.pin, or give its authority as bmc.tls.ca",
-            )
-        return BmcError(f"TLS fails: {said}", where=self.where)
+        reason = said.split("certificate verify failed:")[-1].split("(_ssl")[0].strip(" :)'\"")
+        return BmcError(
+            f"its certificate is not trusted ({reason or 'unknown reason'}): it shows SHA-256 {seen or 'unknown'}",
+            where=self.where,
+            remedy="compare that with the BMC's own page and set bmc.tls.pin, or give its authority as bmc.tls.ca",
+        )
 
     def scrubbed(self, text: str) -> str:
         """Return text without what is secret."""
@@ -185,9 +187,15 @@ class Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy is un
                 raise requests.exceptions.ReadTimeout("the answer took too long")
         response._content = b"".join(parts)
         response._content_consumed = True
-        # each request asks for the connection's end, and a BMC that closes it without saying so would break the next
-        response.raw.close()
         return response
+
+
+def _about_certificate(cause: BaseException | None) -> bool:
+    """Tell whether TLS failed for the certificate; a connection that ends in the middle is a TLS error as well."""
+    said = str(cause)
+    return isinstance(cause, requests.exceptions.SSLError) and (
+        "CERTIFICATE_VERIFY_FAILED" in said or "Fingerprints did not match" in said
+    )
 
 
 def _never_left(cause: BaseException | None) -> bool:

@@ -72,7 +72,7 @@ def reinstall(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], *
         (directory / name).mkdir()
     recipe = _recipe(layout, host)
     if root is not None:
-        recipe["lower"] = [rootfs.unpack_template(layout, host.suite, root).name]
+        recipe["lower"] = [rootfs.unpack_template(layout, None, root).name]
     _install(layout, host, hosts, recipe)
 
 

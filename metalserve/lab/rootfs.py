@@ -92,16 +92,24 @@ def build_layer(layout: Layout, suite: str) -> Path:
     return target
 
 
-def template_path(layout: Layout, suite: str, packed: Path) -> Path:
+def template_path(layout: Layout, suite: str | None, packed: Path) -> Path:
     """Return where the tree of an OS template lies when it has been unpacked; its name changes with its content."""
     with packed.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     made_of = tree_digest([LAB / "guest.py", SIMULATION], f"{digest} {layout.service_url}")
-    return layout.cache / f"template-{suite}-{made_of[:10]}"
+    return layout.cache / f"template-{suite or 'any'}-{made_of[:10]}"
 
 
-def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
+def unpack_template(layout: Layout, suite: str | None, packed: Path) -> Path:
     """Make the tree of an OS template (a root file system packed as tar.zst) one that lab hosts can stand on.
+
+    It gets what the lab's own trees have beside Debian: the lab's apt source, the simulated tools, no guesses at
+    hardware that a container lacks.
+
+    Args:
+        layout: of the lab.
+        suite: what it must be of; None takes any Debian release.
+        packed: the root file system.
 
     Returns:
         The directory, complete, in the cache; made once for each content.
@@ -118,9 +126,14 @@ def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
     try:
         run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed], where=str(packed))
         release = building / "usr/lib/os-release"
-        if not release.is_file() or f"VERSION_CODENAME={suite}" not in release.read_text().splitlines():
-            raise MetalserveError(f"is no root file system of {suite}", where=str(packed))
-        guest.configure(building, layout, suite)
+        words = release.read_text() if release.is_file() else ""
+        found = re.search(r"^VERSION_CODENAME=(\w+)$", words, re.MULTILINE)
+        if found is None or suite not in (None, found[1]):
+            raise MetalserveError(f"is no root file system of {suite or 'a Debian release'}", where=str(packed))
+        guest.configure(building, layout, found[1])
+        if (building / "etc/cloud/cloud.cfg.d").is_dir():
+            # a lab host keeps its SSH key over re-installations, as known_hosts has it
+            (building / "etc/cloud/cloud.cfg.d/99-metalserve-lab.cfg").write_text("ssh_deletekeys: false\n")
         _install_simulation(building)
         unmount_below(building)
         building.chmod(0o755)

@@ -109,3 +109,23 @@ def test_a_fingerprint_is_read_without_saying_anything(fake: Fake) -> None:
 def test_the_private_key_is_not_readable_by_others(fake: Fake) -> None:
     assert (fake.directory / "server.pem").stat().st_mode & 0o077 == 0
     ssl.create_default_context(cafile=str(fake.directory / "server.pem"))
+
+
+def test_a_connection_that_ends_in_the_middle_is_no_matter_of_the_certificate(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metalserve.lab.bmc import server
+
+    client = fake.client()
+    client.power()
+    ended: list[str] = []
+
+    def end(self: server._Handler, path: str, body: dict[str, Any]) -> None:
+        ended.append(path)
+        self.close_connection = True
+        self.connection.close()
+
+    monkeypatch.setattr(server._Handler, "_get", end)
+    with pytest.raises(BmcError, match="the connection broke"):
+        client.power()
+    assert len(ended) > 1, "reading may be repeated"
