@@ -7,6 +7,7 @@ simulated tools; it is quick to make, so that work on the simulation does not re
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
