@@ -85,7 +85,7 @@ for file in /var/lib/metalserve/release.json /var/lib/metalserve/upgrade.json; d
   [ ! -e "$file" ] || take "$(basename "$file")" cat "$file"
 done
 take engine-states.txt sh -c 'for f in /run/metalserve/engines/*; do [ ! -f "$f" ] || { printf "%s " "${f##*/}"; head -c 300 "$f" | tr "\n" " "; echo; }; done'
-# Does each engine give a token? /health alone is 200 while none comes; a busy one gives none in time, but its counters move.
+# Does each engine give a token? /health alone is 200 while none comes; a busy one gives none in time, but it makes steps.
 # shellcheck disable=SC2016 # expanded by the inner shell
 token='
 n=$1 unit=metalserve-vllm-$1.service
@@ -99,7 +99,8 @@ port=$((port + n))
 ask() { seconds=$1 path=$2; shift 2
   if [ -s "$auth" ]; then set -- "$@" -H "@$auth"; fi
   curl -sS --noproxy "*" --connect-timeout 2 --max-time "$seconds" "$@" "http://$address:$port$path"; }
-steps() { ask 3 /metrics 2>/dev/null | awk "/^vllm:(generation|prompt)_tokens_total[{ ]/ { n += \$NF; f = 1 } END { print f ? n : \"-\" }"; }
+steps() { ask 3 /metrics 2>/dev/null | awk "/^vllm:iteration_tokens_total_count[{ ]/ { s += \$NF; g = 1 }
+  /^vllm:generation_tokens_total[{ ]/ { n += \$NF; f = 1 } END { if (g) printf \"%.0f\", s; else if (f) printf \"%.0f\", n; else print \"-\" }"; }
 echo "health $(ask 3 /health -o /dev/null -w "%{http_code}" 2>/dev/null)"
 before=$(steps)
 body="{\"model\": \"$model\", \"prompt\": \"2+2=\", \"max_tokens\": 1, \"temperature\": 0}"

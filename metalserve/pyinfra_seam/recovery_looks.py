@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
+import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,8 +104,8 @@ class Looks:
         powered, words, files = self._bands.glance(host)
         evidence = ""
         if files:
-            path = self._keep / f"{_safe(host)}-{_stamp()}-bmc.json"
-            write_whole(path, json.dumps(files, indent=1).encode())
+            path = self._keep / f"{_safe(host)}-{_stamp()}-bmc.tar.gz"
+            write_whole(path, gzip.compress(_tar(files), compresslevel=3, mtime=0))
             self._kept.setdefault(host, []).append(path)
             evidence = str(path)
         return Looked(
@@ -131,6 +133,16 @@ class Looks:
     def latest(self, host: str) -> Looked | None:
         """Return the last look at a host."""
         return self._last.get(host)
+
+
+def _tar(files: Mapping[str, str]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, text in sorted(files.items()):
+            member = tarfile.TarInfo(f"evidence/{name}")
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return stream.getvalue()
 
 
 def _safe(host: str) -> str:

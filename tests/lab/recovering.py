@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ class Recovering:
 
     fleet: Fleet
     state: Path
+    overrides: dict[str, Any] = field(default_factory=lambda: dict(OVERRIDES))
 
     def environment(self) -> dict[str, str]:
-        return self.fleet.environment(OVERRIDES, {"METALSERVE_STATE": str(self.state)})
+        return self.fleet.environment(self.overrides, {"METALSERVE_STATE": str(self.state)})
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "metalserve", "recover", "inventories/lab.py", *arguments]
@@ -49,7 +50,7 @@ class Recovering:
 
     def deploy(self, *arguments: str) -> Ran:
         """Run deploys/recover.py."""
-        return self.fleet.run(*arguments, deploy="deploys/recover.py", overrides=OVERRIDES)
+        return self.fleet.run(*arguments, deploy="deploys/recover.py", overrides=self.overrides)
 
     def attempts(self, host: str) -> list[Attempt]:
         store = Store(self.state / "recovery.db")

@@ -180,16 +180,44 @@ def test_a_row_that_could_not_be_remapped_is_quarantined_at_once(recovering: Rec
 
 
 @pytest.mark.slow
-def test_a_host_that_cannot_be_reached_and_has_no_bmc_is_left_with_the_reason(
-    recovering: Recovering, hurt: set[str]
-) -> None:
+def test_a_host_that_hangs_is_brought_back_by_its_bmc(recovering: Recovering, hurt: set[str]) -> None:
     hurt.add(PCIE)
     recovering.fleet.lab.fault(PCIE, "host-hang")
     rc, said, log = recovering.run(PCIE, "--yes")
+    assert rc == 0, log
+    attempt = said["attempts"][PCIE]
+    (made, *rest) = rungs(attempt)
+    assert made in (("reboot", "good"), ("power-cycle", "good")) and rest == [("accept", "good")], log
+    assert all(recovering.fleet.token(PCIE, port) for port in ENGINES[PCIE])
+
+
+@pytest.mark.slow
+def test_a_host_without_bmc_that_cannot_be_reached_is_left_with_the_reason(
+    recovering: Recovering, hurt: set[str]
+) -> None:
+    hurt.add(PCIE)
+    recovering.overrides = {**recovering.overrides, PCIE: {"bmc": None}}
+    recovering.fleet.lab.fault(PCIE, "unreachable")
+    rc, said, log = recovering.run(PCIE, "--yes")
     assert rc == 1, log
     attempt = said["attempts"][PCIE]
-    assert attempt["result"] in ("stopped", "quarantined") and "BMC" in attempt["words"]
-    assert not [rung for rung, _ in rungs(attempt) if rung not in ("quarantine",)], "nothing was tried"
+    assert attempt["result"] == "stopped" and "there is no BMC that answers" in attempt["words"]
+    assert rungs(attempt) == [], "nothing was tried"
+
+
+@pytest.mark.slow
+def test_a_destroyed_file_system_ends_in_quarantine_that_names_the_installation(
+    recovering: Recovering, hurt: set[str]
+) -> None:
+    hurt.add(PCIE)
+    deadlines = {"recovery": {"deadlines_s": {"reboot": 90, "power-cycle": 90}}}
+    recovering.overrides = {**recovering.overrides, PCIE: deadlines}
+    recovering.fleet.lab.fault(PCIE, "filesystem-destroyed")
+    rc, said, log = recovering.run(PCIE, "--yes", timeout_s=1800)
+    assert rc == 1, log
+    attempt = said["attempts"][PCIE]
+    assert attempt["result"] == "quarantined" and {"reboot", "power-cycle"} <= {rung for rung, _ in rungs(attempt)}
+    assert "re-imaging" in attempt["words"]
 
 
 @pytest.mark.slow
