@@ -26,9 +26,8 @@ class _Group(click.Group):
 
     def _remembering(self) -> dict[str, click.Command]:
         state = importlib.import_module("metalserve.cli.recover_state")
-        found = {c.name: c for c in vars(state).values() if isinstance(c, click.Command) and c.name}
-        nested = {name for c in found.values() if isinstance(c, click.Group) for name in c.commands}
-        return {name: c for name, c in found.items() if name not in nested}
+        commands: tuple[click.Command, ...] = state.commands
+        return {c.name: c for c in commands if c.name}
 
 
 @click.group("recover", cls=_Group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,11 @@ class FleetRecovery:
 
         def turn(had: frozenset[str]) -> Turn:
             now = time.time()
-            members = [m for m in self._members(latest, now) if m.name not in had or m.unhealthy_since is None]
+            # those that had their turn are not asked for again, and count in their group all the same
+            members = [
+                replace(m, asked="no") if m.name in had and m.unhealthy_since is not None else m
+                for m in self._members(latest, now)
+            ]
             choice = admit(
                 self.store, members, self._pools(), self.rules, actor=self.actor, now=now, ttl_s=LOCK_S
             )  # fmt: skip

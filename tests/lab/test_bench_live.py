@@ -90,7 +90,8 @@ def test_two_engines_of_one_kind_do_not_differ(serving: Fleet, tmp_path: Path) -
 def test_two_plans_of_one_node_in_turn(serving: Fleet, tmp_path: Path) -> None:
     host, out = serving.lab.hosts[-1], tmp_path / "plans.json"
     words = ["plans", "inventories/lab.py", host, "--b", "engine.max_model_len=512", "--clients", "2", "--pairs", "3",
-             "--window", "4", "--warmup", "1", "--prompt-tokens", "40", "--answer-tokens", "40", "--out", str(out)]  # fmt: skip
+             "--window", "4", "--warmup", "1", "--prompt-tokens", "40", "--answer-tokens", "40",
+             "--out", str(out)]  # fmt: skip
     assert "would replace the engine" in bench(serving, *words, rc=3)
     said = bench(serving, *words, "--yes", timeout_s=1800)
     assert said.count("is in service") == 5 and f"putting {host}'s own plan back" in said

@@ -22,8 +22,8 @@ import pytest
 from metalserve.errors import MetalserveError
 from metalserve.lab import rootfs
 from metalserve.lab.bmc import certificate
-from metalserve.lab.mirrors import machine_mirrors
 from metalserve.lab.system import unmount_below
+from metalserve.trees.mirrors import machine_mirrors
 
 HERE = Path(__file__).resolve().parent
 UUID = "e1858886-1402-4ee9-8afe-36c353aabb28"
