@@ -14,6 +14,7 @@ from metalserve.errors import MetalserveError
 COMMANDS = {
     "audit": "What runs on each node, for those who sign for it: one page, JSON.",
     "bench": "Load an engine or router: knee, drift, A/B, answers; compare results.",
+    "bmc": "Out of band: power, boot device, virtual media, sensors and events of a host's BMC.",
     "converge": "Run a deploy over the inventory: limits checked, waves, retries, a report.",
     "cost": "What a million tokens costs: rented, cloud, owned, or an API; break-even, sensitivity.",
     "diagnose": "What ails a node, from saved logs, and the smallest step that can cure it.",

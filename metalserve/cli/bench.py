@@ -11,10 +11,12 @@ import click
 
 from metalserve.benching import compare as comparing
 from metalserve.benching import vllm_bench
-from metalserve.benching.document import read, write
+from metalserve.benching.document import read
 from metalserve.benching.page import html_page
 from metalserve.catalogue.workloads import load_workloads
+from metalserve.cli import bench_plans
 from metalserve.cli.bench_options import Floats, endpoint_of, loaded, plan_of, quality_options, url_argument
+from metalserve.cli.bench_out import keep, one_load
 from metalserve.errors import MetalserveError
 from metalserve.loading.asking import run_quality
 from metalserve.loading.run import run as run_to_end
@@ -48,7 +50,7 @@ def run(url: str, clients: list[float] | None, rates: list[float] | None, most: 
     result = run_to_end(run_steps(endpoint_of(url, given), plan_of(given), mode, loads, most, click.echo))
     knee = result["knee"]
     click.echo(_knee_words(knee, "clients" if mode == "closed" else "requests/s"))
-    return _keep(result, given)
+    return keep(result, given)
 
 
 def _knee_words(knee: Mapping[str, Any], unit: str) -> str:
@@ -72,12 +74,12 @@ def sustained(url: str, clients: int | None, rate: float | None, minutes: float,
 
     With --inventory the GPUs are watched meanwhile: a drift is tied to what held their clocks down.
     """
-    mode, load = _one(clients, rate)
+    mode, load = one_load(clients, rate)
     plan = plan_of({**given, "window_s": 60 * minutes})
     result = run_to_end(run_sustained(endpoint_of(url, given), plan, mode, load, click.echo))
     for line in result["drift"]["says"]:
         click.echo(line)
-    return _keep(result, given)
+    return keep(result, given)
 
 
 @command.command()
@@ -94,20 +96,14 @@ def ab(
     **given: Any,
 ) -> int:  # fmt: skip
     """Load the endpoints A and B in turn, A B B A ..., and say how B differs, with 95 % intervals."""
-    mode, load = _one(clients, rate)
+    mode, load = one_load(clients, rate)
     other = {**given, "model": model_b or given["model"], "metrics": metrics_b}
     result = run_to_end(
         run_ab(endpoint_of(a, given), endpoint_of(b, other), plan_of(given), mode, load, pairs, click.echo)
     )
     for line in comparing.words(result["comparison"]["changes"]):
         click.echo(line)
-    return _keep(result, given)
-
-
-def _one(clients: int | None, rate: float | None) -> tuple[str, float]:
-    if (clients is None) == (rate is None):
-        raise click.UsageError("give either --clients (closed loop) or --rate (open loop)")
-    return ("closed", float(clients)) if clients is not None else ("open", float(rate or 0))
+    return keep(result, given)
 
 
 @command.command()
@@ -126,7 +122,7 @@ def quality(a: str, b: str, count: int, max_tokens: int, model_b: str, **given: 
     click.echo(result["judgement"]["says"])
     for error in result["errors"]:
         click.echo(f"metalserve: {error}", err=True)
-    _keep(result, given)
+    keep(result, given)
     return 1 if result["judgement"]["verdict"] in ("worse", "unknown") else 0
 
 
@@ -219,18 +215,7 @@ def import_(files: tuple[Path, ...], out: Path) -> int:
             raise MetalserveError(f"cannot be read: {error}", where=str(file)) from error
     result = vllm_bench.result_of(told)
     click.echo(_knee_words(result["knee"], "clients" if result["steps"][0]["mode"] == "closed" else "requests/s"))
-    return _keep(result, {"out": out, "html": None})
+    return keep(result, {"out": out, "html": None})
 
 
-def _keep(result: dict[str, Any], given: Mapping[str, Any]) -> int:
-    """Write the result and its page; returns 1 when no request succeeded."""
-    write(given["out"], result)
-    click.echo(f"result: {given['out']}")
-    if given["html"] is not None:
-        write_whole(given["html"], html_page(result).encode())
-        click.echo(f"page: {given['html']}")
-    for note in result.get("notes", []):
-        click.echo(f"note: {note}", err=True)
-    if result["simulated"]:
-        click.echo("simulated: true", err=True)
-    return 0 if any(step["completed"] for step in result.get("steps", [{"completed": 1}])) else 1
+command.add_command(bench_plans.plans)

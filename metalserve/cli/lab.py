@@ -17,6 +17,7 @@ from rich.table import Table
 
 from metalserve.lab import faults as kinds
 from metalserve.lab import hosts, lifecycle, operate
+from metalserve.lab.bmc import faults as bmc_kinds
 from metalserve.lab.fleet import running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.lifecycle import Step
@@ -123,6 +124,26 @@ def heal(node: str, kind: str | None) -> None:
     layout = Layout.current()
     ended = operate.heal(layout, running_fleet(layout).host(node), kind)
     click.echo(f"{node}: {', '.join(each['kind'] for each in ended) or 'no fault'} ended")
+
+
+@command.command("bmc-fault", epilog="Kinds: " + ", ".join(bmc_kinds.KINDS))
+@click.argument("node")
+@click.argument("kind")
+def bmc_fault(node: str, kind: str) -> None:
+    """Inject the fault KIND into the BMC of NODE, now."""
+    layout = Layout.current()
+    bmc_kinds.inject(layout.bmc(running_fleet(layout).host(node).name), kind)
+    click.echo(f"{node}'s BMC: {kind}: {bmc_kinds.KINDS[kind]}")
+
+
+@command.command("bmc-heal")
+@click.argument("node")
+@click.argument("kind", required=False)
+def bmc_heal(node: str, kind: str | None) -> None:
+    """End the faults of the BMC of NODE, or only KIND."""
+    layout = Layout.current()
+    ended = bmc_kinds.heal(layout.bmc(running_fleet(layout).host(node).name), kind)
+    click.echo(f"{node}'s BMC: {', '.join(ended) or 'no fault'} ended")
 
 
 @command.command()

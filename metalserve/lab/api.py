@@ -6,6 +6,7 @@ import subprocess
 from typing import Any
 
 from metalserve.lab import faults, hosts, lifecycle, operate
+from metalserve.lab.bmc import faults as bmc_faults
 from metalserve.lab.fleet import RunningFleet, RunningHost, running_fleet
 from metalserve.lab.hosts import State
 from metalserve.lab.layout import Layout
@@ -89,6 +90,14 @@ class Lab:
     def faults(self, host: str) -> list[dict[str, Any]]:
         """Return a host's faults."""
         return faults.active(self.layout.host(host))
+
+    def bmc_fault(self, host: str, kind: str) -> None:
+        """Begin a fault of a host's BMC, see `metalserve.lab.bmc.faults.KINDS`."""
+        bmc_faults.inject(self.layout.bmc(self._host(host).name), kind)
+
+    def bmc_heal(self, host: str, kind: str | None = None) -> list[str]:
+        """End the faults of a host's BMC, or those of one kind."""
+        return bmc_faults.heal(self.layout.bmc(self._host(host).name), kind)
 
     def _host(self, name: str) -> RunningHost:
         return self.fleet.host(name)

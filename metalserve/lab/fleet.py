@@ -26,6 +26,9 @@ class FleetHost(BaseModel):
     profile: str = Field(description="machine profile: a file of metalserve/lab/profiles, without .yaml")
     suite: Suite = Field(default="bookworm", description="Debian release of the host")
     expect: dict[str, Any] = Field(default_factory=dict, description="what the inventory says was bought")
+    template: str | None = Field(
+        default=None, description="an OS template's root.tar.zst that the host has been installed from, instead of bare"
+    )
 
 
 class Fleet(BaseModel):
@@ -69,6 +72,12 @@ def load_fleet(name: str) -> Fleet:
     for host in fleet.hosts:
         if not host.isascii() or not host.replace("-", "").isalnum() or host.strip("-") != host or len(host) > 60:
             raise MetalserveError(f"'{host}' is not a host name", where=str(path))
+    for name, wanted in fleet.hosts.items():
+        if wanted.template is not None and not Path(wanted.template).is_file():
+            raise MetalserveError(
+                f"{name}: there is no template {wanted.template}", where=str(path),
+                remedy="give the path of a build's root.tar.zst (metalserve template build)",
+            )  # fmt: skip
     return fleet
 
 
@@ -83,6 +92,7 @@ class RunningHost(BaseModel):
     profile: str
     suite: str
     expect: dict[str, Any] = {}
+    template: str | None = None
 
 
 class RunningFleet(BaseModel):

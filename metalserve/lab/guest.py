@@ -159,9 +159,11 @@ def configure(root: Path, layout: Layout, suite: str) -> None:
     _write(root / "etc/ssh/sshd_config.d/10-metalserve-lab.conf", SSHD)
     _write(root / "etc/resolv.conf", "# a lab host knows the other hosts by /etc/hosts, and nothing else\n")
     _write(root / "etc/fstab", "")
+    if (root / "etc/cloud").is_dir():  # a template's: it would give the host keys that nobody knows
+        _write(root / "etc/cloud/cloud-init.disabled", "")
     if not may_raise_limits():
         _write(root / "usr/local/sbin/runc", RUNC, mode=0o755)
-    _apt(root, layout, suite)
+    point_apt(root, layout, suite)
     for pattern in ("etc/ssh/ssh_host_*", "etc/machine-id", "var/lib/dbus/machine-id", "etc/hostname"):
         for path in root.glob(pattern):
             path.unlink()
@@ -178,10 +180,11 @@ def may_raise_limits(status: Path = Path("/proc/self/status")) -> bool:
     return True
 
 
-def _apt(root: Path, layout: Layout, suite: str) -> None:
-    """Point apt at the lab's mirror and nothing else."""
+def point_apt(root: Path, layout: Layout, suite: str) -> None:
+    """Point apt at the lab's mirror and nothing else; what a template has of the lab's other repositories stays."""
     for path in [root / "etc/apt/sources.list", *(root / "etc/apt/sources.list.d").glob("*")]:
-        path.unlink(missing_ok=True)
+        if not path.is_file() or layout.service_url not in path.read_text():
+            path.unlink(missing_ok=True)
     shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
     _write(
         root / "etc/apt/sources.list.d/metalserve-lab.sources",

@@ -54,10 +54,36 @@ def create(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost]) -> N
     remove(layout, host)
     for name in ("upper", "work", "root", "sim", "docker", "drives"):
         (directory / name).mkdir(parents=True)
-    (directory / "upper").chmod(0o755)
     _prepare_simulation(host, directory / "sim")
-    mount(layout, host)
+    _install(layout, host, hosts, recipe)
+
+
+def reinstall(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], *, root: Path | None = None) -> None:
+    """Cut the power and write the system's disk anew; its other drives, its hardware and its faults stay.
+
+    `root` is a root file system packed as tar.zst, or None for the lab's own; when it cannot be unpacked
+    (MetalserveError) nothing bootable is left.
+    """
+    directory = layout.host(host.name)
+    cut_power(layout, host.name)
+    unmount_below(directory / "root")
+    (directory / "made.json").unlink(missing_ok=True)
+    for name in ("upper", "work", "docker"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+        (directory / name).mkdir()
+    recipe = _recipe(layout, host)
+    if root is not None:
+        recipe["lower"] = [rootfs.unpack_template(layout, host.suite, root).name]
+    _install(layout, host, hosts, recipe)
+
+
+def _install(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost], recipe: dict[str, Any]) -> None:
+    """Put the system on the host's empty disk, and what belongs to this host alone."""
+    directory = layout.host(host.name)
     root = directory / "root"
+    (directory / "upper").chmod(0o755)
+    lower = [layout.cache / name for name in recipe["lower"]]
+    mount_overlay(root, lower=lower, upper=directory / "upper", work=directory / "work")
     guest.personalise(
         root, layout, name=host.name, address=host.address, hosts={each.name: each.address for each in hosts}
     )
@@ -72,7 +98,10 @@ def create(layout: Layout, host: RunningHost, hosts: Sequence[RunningHost]) -> N
 
 
 def _recipe(layout: Layout, host: RunningHost) -> dict[str, Any]:
-    lower = [rootfs.layer_path(layout, host.suite), rootfs.base_path(layout, host.suite)]
+    if host.template is not None:
+        lower = [rootfs.unpack_template(layout, host.suite, Path(host.template))]
+    else:
+        lower = [rootfs.layer_path(layout, host.suite), rootfs.base_path(layout, host.suite)]
     return {"lower": [path.name for path in lower], "profile": host.profile, "address": host.address}
 
 
@@ -227,12 +256,17 @@ def answers(address: str, *, timeout_s: float) -> bool:
 
 def stop(layout: Layout, host: RunningHost, *, grace_s: float = 30.0) -> None:
     """Power the host off: in order, then by cutting the power after `grace_s` seconds (0: at once)."""
-    first = leader(layout, host.name)
-    if grace_s > 0 and first is not None and first.send(_POWER_OFF):
+    if grace_s > 0 and shut_down(layout, host):
         deadline = time.monotonic() + grace_s
         while processes(layout, host.name) and time.monotonic() < deadline:
             time.sleep(0.1)
     cut_power(layout, host.name)
+
+
+def shut_down(layout: Layout, host: RunningHost) -> bool:
+    """Ask the host to power off in order, as its power button does; False when it does not run."""
+    first = leader(layout, host.name)
+    return first is not None and first.send(_POWER_OFF)
 
 
 def reboot(layout: Layout, host: RunningHost) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from metalserve.errors import MetalserveError
+from metalserve.lab.bmc import service as bmcs
 from metalserve.lab.fleet import RunningFleet, running_fleet
 from metalserve.lab.layout import Layout
 
@@ -37,6 +38,7 @@ def lab_hosts() -> list[tuple[str, dict[str, Any]]]:
             "ssh_allow_agent": False,
             **_settings(fleet),
             "expect": dict(host.expect),
+            **bmcs.settings(layout, host),
         }
         for name in ("all", host.name):
             data = merged(data, overrides.get(name, {}))

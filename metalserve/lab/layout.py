@@ -19,6 +19,8 @@ LAST_OWN_ID = 149
 FIRST_HOST = 11
 MAX_HOSTS = 200
 SERVICE_PORT = 8080
+FIRST_BMC_PORT = 9011
+"""Port of the first host's BMC, on the controller's address in the lab's network; the others follow."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,10 @@ class Layout:
         """Address of the host with this index (from 0)."""
         return f"{self.network}.{FIRST_HOST + index}"
 
+    def bmc_address(self, index: int) -> str:
+        """Address and port of a host's BMC, as the controller reaches it."""
+        return f"{self.controller_address}:{FIRST_BMC_PORT + index}"
+
     def machine_name(self, index: int) -> str:
         """What systemd-nspawn calls the host: short, because the bridge port is named after it (15 bytes)."""
         return f"ms{self.lab_id}-{FIRST_HOST + index}"
@@ -156,8 +162,23 @@ class Layout:
         """Everything the lab makes in its directory; `down` removes this and nothing else."""
         return (
             "cache", "hosts", "www", "keys", "made", "known_hosts", "fleet.json", "manifest.yaml",
+            "bmc", "bmc.json", "bmc.log", "boot-server",
             "number", "service.json", "service.log", "requests.log", "delay.json", "delay.log",
         )  # fmt: skip
+
+    @property
+    def bmcs(self) -> Path:
+        """Directory of the hosts' BMCs: their certificates, what they remember, their faults."""
+        return self.root / "bmc"
+
+    def bmc(self, name: str) -> Path:
+        """Directory of one host's BMC; outlives the host's disks, as a BMC does."""
+        return self.bmcs / "hosts" / name
+
+    @property
+    def boot_server(self) -> Path:
+        """Says what the lab's network announces to those who boot from it: the base URL of a boot server."""
+        return self.root / "boot-server"
 
     def host(self, name: str) -> Path:
         """Directory of one host."""

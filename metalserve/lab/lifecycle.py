@@ -14,6 +14,7 @@ from typing import get_args
 from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
 from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
+from metalserve.lab.bmc import service as bmcs
 from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, Suite, load_fleet, running_fleet
 from metalserve.lab.layout import DEFAULT_ID, LAST_OWN_ID, Layout
 from metalserve.lab.operate import wait_until_up
@@ -55,13 +56,15 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
         key = _keys(layout, running)
         _build(layout, fleet, key, step)
         if not layout.fleet_file.exists():
-            _prune(layout)
+            _prune(layout, running)
         with step("network and file service"):
             if network.up(layout):
                 service.stop(layout)
+                bmcs.stop(layout)
                 for host in running:
                     hosts.cut_power(layout, host.name)
             service.start(layout)
+            bmcs.start(layout, running)
         with step("NVIDIA's repository (simulated)"):
             nvidia = parts.nvidia_repository(layout, key)
         with step("engine image and model (simulated)"):
@@ -82,6 +85,7 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
                 hosts.create(layout, host, running)
                 hosts.start(layout, host)
             wait_until_up(layout, running)
+            bmcs.wait(layout, running)
         write_json(layout.fleet_file, value.model_dump())
         return value
 
@@ -95,6 +99,7 @@ def _hosts(layout: Layout, fleet: Fleet) -> list[RunningHost]:
             profile=host.profile,
             suite=host.suite,
             expect=host.expect,
+            template=str(Path(host.template).absolute()) if host.template else None,
         )
         for index, (name, host) in enumerate(fleet.hosts.items())
     ]
@@ -141,8 +146,8 @@ def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
         )
     if layout.fleet_file.exists():
         before = running_fleet(layout).hosts
-        if [(each.name, each.suite, each.profile) for each in before] != [
-            (each.name, each.suite, each.profile) for each in wanted
+        if [(each.name, each.suite, each.profile, each.template) for each in before] != [
+            (each.name, each.suite, each.profile, each.template) for each in wanted
         ]:
             raise MetalserveError(
                 f"another fleet is up ({', '.join(each.name for each in before)})",
@@ -150,6 +155,7 @@ def _claim(layout: Layout, fleet_name: str, wanted: list[RunningHost]) -> None:
                 remedy=f"metalserve lab down --keep-cache, then up --fleet {fleet_name}",
             )
     else:
+        bmcs.stop(layout)
         _remove_hosts(layout)
         service.stop(layout)
         links.stop(layout)
@@ -195,19 +201,23 @@ def _build(layout: Layout, fleet: Fleet, key: SigningKey, step: Step) -> None:
         with step(f"package repository of {suite}"):
             distribution.publish(layout, suite, distribution.path(layout, suite, base), key, also=extras)
             rootfs.build_layer(layout, suite)
+        for path in sorted({host.template for host in fleet.hosts.values() if host.suite == suite and host.template}):
+            with step(f"template {path}"):
+                rootfs.unpack_template(layout, suite, Path(path))
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         for done in [pool.submit(one, suite) for suite in fleet.suites]:
             done.result()
 
 
-def _prune(layout: Layout) -> None:
+def _prune(layout: Layout, wanted: Iterable[RunningHost]) -> None:
     """Remove what earlier versions of the lab have left in the cache; what any fleet of today needs stays."""
     keep = []
     for suite in get_args(Suite):
         base = rootfs.base_path(layout, suite)
         keep += [base, rootfs.layer_path(layout, suite), distribution.path(layout, suite, base)]
         keep += [distribution.extra_path(layout, suite, base, name) for name in distribution.EXTRA]
+    keep += [rootfs.template_path(layout, host.suite, Path(host.template)) for host in wanted if host.template]
     rootfs.prune(layout, keep)
 
 
@@ -222,6 +232,7 @@ def reset(layout: Layout, names: Iterable[str], *, step: Step = silent) -> None:
         with step(f"{len(chosen)} hosts made bare"):
             for host in chosen:
                 hosts.remove(layout, host)
+                bmcs.forget(layout, host.name)
                 hosts.create(layout, host, fleet.hosts)
                 hosts.start(layout, host)
             wait_until_up(layout, chosen)
@@ -233,6 +244,7 @@ def down(layout: Layout, *, keep_cache: bool = False, step: Step = silent) -> No
     with exclusive(layout.lock, "down"):
         owner = read_json(layout.owner_file)
         with step("hosts"):
+            bmcs.stop(layout)  # first, or one could boot a host again
             _remove_hosts(layout)
         with step("network and files"):
             service.stop(layout)

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from metalserve.errors import MetalserveError
 from metalserve.lab import guest
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import run, unmount_below
@@ -91,6 +92,44 @@ def build_layer(layout: Layout, suite: str) -> Path:
     return target
 
 
+def template_path(layout: Layout, suite: str, packed: Path) -> Path:
+    """Return where the tree of an OS template lies when it has been unpacked; its name changes with its content."""
+    with packed.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    made_of = tree_digest([LAB / "guest.py", SIMULATION], f"{digest} {layout.service_url}")
+    return layout.cache / f"template-{suite}-{made_of[:10]}"
+
+
+def unpack_template(layout: Layout, suite: str, packed: Path) -> Path:
+    """Make the tree of an OS template (a root file system packed as tar.zst) one that lab hosts can stand on.
+
+    Returns:
+        The directory, complete, in the cache; made once for each content.
+
+    Raises:
+        MetalserveError: it cannot be unpacked, or is of another release.
+    """
+    target = template_path(layout, suite, packed)
+    if target.is_dir():
+        return target
+    building = target.with_name(target.name + ".new")
+    remove_tree(building)
+    building.mkdir(parents=True)
+    try:
+        run(["tar", "--zstd", "-x", "--numeric-owner", "--xattrs", "-C", building, "-f", packed], where=str(packed))
+        release = building / "usr/lib/os-release"
+        if not release.is_file() or f"VERSION_CODENAME={suite}" not in release.read_text().splitlines():
+            raise MetalserveError(f"is no root file system of {suite}", where=str(packed))
+        guest.configure(building, layout, suite)
+        _install_simulation(building)
+        unmount_below(building)
+        building.chmod(0o755)
+        building.rename(target)
+    finally:
+        remove_tree(building)
+    return target
+
+
 def _install_simulation(root: Path) -> None:
     """Run the simulation's installer (diverts lspci and others to the simulated ones) inside the root."""
     if not (SIMULATION / "install.sh").exists():
@@ -111,7 +150,7 @@ _CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def prune(layout: Layout, kept: Iterable[Path]) -> None:
     """Remove cached trees of earlier recipes (call only while no host runs: they may stand on one)."""
     keep = set(kept)
-    for pattern in ("rootfs-*", "layer-*", "distribution-*", "apt-*"):
+    for pattern in ("rootfs-*", "layer-*", "distribution-*", "apt-*", "template-*"):
         for path in layout.cache.glob(pattern):
             if path.is_dir() and path not in keep:
                 unmount_below(path.resolve())

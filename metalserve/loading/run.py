@@ -55,7 +55,7 @@ class Plan:
 
 
 @dataclass
-class _Ready:
+class Ready:
     """An endpoint that answers, and what is sent to it."""
 
     endpoint: Endpoint
@@ -63,6 +63,7 @@ class _Ready:
     per_word: float
 
     def requests(self, seed: int) -> Iterator[Request]:
+        """Return requests without end; the same seed gives the same ones."""
         plan = self.plan
         if plan.jsonl is not None:
             return repeated(read_jsonl(plan.jsonl, plan.answer or 256))
@@ -70,6 +71,7 @@ class _Ready:
         return requests_of(load_workloads()[plan.workload], sizing, seed)
 
     def load(self, mode: str, load: float, **times: float) -> Load:
+        """Return the load of a step; `times` (`window_s`, `warmup_s`) go before the plan's."""
         shape = load_workloads().get(self.plan.workload)
         kind = self.plan.arrivals or (shape.arrivals if shape else "poisson")
         window, warmup = times.get("window_s", self.plan.window_s), times.get("warmup_s", self.plan.warmup_s)
@@ -77,6 +79,7 @@ class _Ready:
         return Load("open" if mode == "open" else "closed", load, warmup, window, kind, cv, self.plan.seed)
 
     def described(self) -> dict[str, Any]:
+        """Return what a result says of endpoint and workload."""
         plan, endpoint = self.plan, self.endpoint
         if plan.jsonl is not None:
             workload: dict[str, Any] = {"name": plan.jsonl.name, "shape": {"file": plan.jsonl.name}, "source": "user"}
@@ -96,16 +99,19 @@ class _Ready:
         }
 
 
-async def _ready(session: aiohttp.ClientSession, endpoint: Endpoint, plan: Plan) -> _Ready:
+async def ready_of(session: aiohttp.ClientSession, endpoint: Endpoint, plan: Plan) -> Ready:
+    """Return an endpoint that answers, with its tokenizer's tokens a word; raises MetalserveError as `reached`."""
     found = await reached(session, endpoint)
-    return _Ready(found, plan, await tokens_per_word(session, found))
+    return Ready(found, plan, await tokens_per_word(session, found))
 
 
-def _now() -> str:
+def now_words() -> str:
+    """Return the time as results carry it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _told(step: dict[str, Any]) -> str:
+def told(step: dict[str, Any]) -> str:
+    """Return a step in a line."""
     unit = "clients" if step["mode"] == "closed" else "requests/s"
     ttft, tpot = step["ttft_ms"], step["tpot_ms"]
     late = f", TTFT p95 {ttft['p95']:.0f} ms" if ttft else ""
@@ -114,7 +120,8 @@ def _told(step: dict[str, Any]) -> str:
     return f"{step['load']:g} {unit}: {step['output_tokens_s']:.1f} output tokens/s{late}{each}{failed}"
 
 
-def _notes(steps: Sequence[dict[str, Any]], watched: bool) -> list[str]:
+def notes_of(steps: Sequence[dict[str, Any]], watched: bool) -> list[str]:
+    """Return what a reader of the steps should know: how the load came, and where the figures are weak."""
     notes = [CLOSED_WORDS if steps[0]["mode"] == "closed" else OPEN_WORDS] if steps else []
     if not watched:
         notes.append("no inventory was given: the GPUs were not watched")
@@ -148,17 +155,17 @@ async def run_steps(endpoint: Endpoint, plan: Plan, mode: str, loads: Sequence[f
     Raises:
         MetalserveError: the endpoint does not answer, or the nodes cannot be watched.
     """
-    started, start = _now(), asyncio.get_running_loop().time()
+    started, start = now_words(), asyncio.get_running_loop().time()
     steps: list[dict[str, Any]] = []
     async with open_session(insecure=plan.insecure) as session:
-        ready = await _ready(session, endpoint, plan)
+        ready = await ready_of(session, endpoint, plan)
         async with Telemetry(plan.inventory, plan.hosts, start) as telemetry:
             for number, load in enumerate(loads or _doubling(steps, plan, most)):
                 step = await run_step(
                     session, ready.endpoint, ready.requests(plan.seed + number), ready.load(mode, load), start
                 )
                 steps.append(step)
-                say(_told(step))
+                say(told(step))
     knee = find_knee(steps, gain=plan.gain, ttft_ms=plan.ttft_ms, tpot_ms=plan.tpot_ms)
     return document(
         "steps",
@@ -168,7 +175,7 @@ async def run_steps(endpoint: Endpoint, plan: Plan, mode: str, loads: Sequence[f
         steps=steps,
         knee=knee.as_dict(),
         telemetry=telemetry.rows,
-        notes=_notes(steps, plan.inventory is not None),
+        notes=notes_of(steps, plan.inventory is not None),
     )
 
 
@@ -185,13 +192,13 @@ def _doubling(steps: list[dict[str, Any]], plan: Plan, most: int) -> Iterator[fl
 
 async def run_sustained(endpoint: Endpoint, plan: Plan, mode: str, load: float, say: Say) -> Any:
     """Keep one load for `plan.window_s` and return the result with its drift; raises as `run_steps`."""
-    started, start = _now(), asyncio.get_running_loop().time()
+    started, start = now_words(), asyncio.get_running_loop().time()
     async with open_session(insecure=plan.insecure) as session:
-        ready = await _ready(session, endpoint, plan)
+        ready = await ready_of(session, endpoint, plan)
         async with Telemetry(plan.inventory, plan.hosts, start) as telemetry:
             say(f"{load:g} {'clients' if mode == 'closed' else 'requests/s'} for {plan.window_s / 60:g} min")
             step = await run_step(session, ready.endpoint, ready.requests(plan.seed), ready.load(mode, load), start)
-    say(_told(step))
+    say(told(step))
     return document(
         "sustained",
         started,
@@ -200,7 +207,7 @@ async def run_sustained(endpoint: Endpoint, plan: Plan, mode: str, load: float, 
         steps=[step],
         drift=drift(step, telemetry.rows),
         telemetry=telemetry.rows,
-        notes=_notes([step], plan.inventory is not None),
+        notes=notes_of([step], plan.inventory is not None),
     )
 
 
@@ -208,10 +215,10 @@ async def run_ab(
     a: Endpoint, b: Endpoint, plan: Plan, mode: str, load: float, pairs: int, say: Say
 ) -> Any:  # fmt: skip
     """Load two endpoints in turn, A B B A A B ..., each for `plan.window_s`; raises as `run_steps`."""
-    started, start = _now(), asyncio.get_running_loop().time()
+    started, start = now_words(), asyncio.get_running_loop().time()
     blocks: list[dict[str, Any]] = []
     async with open_session(insecure=plan.insecure) as session:
-        sides = {"A": await _ready(session, a, plan), "B": await _ready(session, b, plan)}
+        sides = {"A": await ready_of(session, a, plan), "B": await ready_of(session, b, plan)}
         # both get the same texts, sized by A's tokenizer
         sides["B"].per_word = sides["A"].per_word
         shortest = min((s.endpoint.context or 32_768) for s in sides.values())
@@ -224,7 +231,7 @@ async def run_ab(
                     requests = ready.requests(plan.seed + pair)  # the same ones for both of a pair
                     step = await run_step(session, ready.endpoint, requests, ready.load(mode, load), start)
                     blocks.append({"side": name, **step})
-                    say(f"{name} {pair + 1}/{pairs}: {_told(step)}")
+                    say(f"{name} {pair + 1}/{pairs}: {told(step)}")
     described = sides["A"].described()
     described["endpoints"] = {"A": described.pop("endpoint"), "B": sides["B"].described()["endpoint"]}
     return document(
@@ -237,7 +244,7 @@ async def run_ab(
         telemetry=telemetry.rows,
         notes=[
             "each pair sends both the same requests, and the order turns with every pair: a steady drift cancels",
-            *_notes(blocks, plan.inventory is not None),
+            *notes_of(blocks, plan.inventory is not None),
         ],
     )
 

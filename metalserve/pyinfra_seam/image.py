@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError, InventoryError
 from pyinfra.connectors.base import BaseConnector, DataMeta
 from pyinfra.connectors.local import LocalConnector
@@ -59,8 +59,9 @@ class ImageConnector(BaseConnector):
         self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, Any]:
         """Run a command in the tree."""
-        control = extract_control_arguments(arguments)
-        inner = make_unix_command_for_host(self.state, self.host, command, **arguments)
+        given: Any = arguments
+        control = extract_control_arguments(given)
+        inner = make_unix_command_for_host(self.state, self.host, command, **given)
         epoch, cache = self.host.data.get("image_epoch"), self.host.data.get("image_apt_cache")
         line = command_in_image(
             Path(self.host.data.image_directory),

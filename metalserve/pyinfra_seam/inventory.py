@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -22,6 +24,19 @@ def load_inventory(path: str) -> list[tuple[str, dict[str, Any]]]:
         MetalserveError: the file does not exist, fails when it runs, or names no hosts.
     """
     return load_hosts_and_groups(path)[0]
+
+
+def load_apart(path: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return what `load_inventory` does, read in a process of its own: pyinfra's gevent stays out of this one.
+
+    Raises:
+        MetalserveError: as `load_inventory`.
+    """
+    command = [sys.executable, "-m", "metalserve.pyinfra_seam.inventory", str(Path(path).absolute())]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise MetalserveError(done.stderr.strip().rpartition("\n")[2] or "cannot be read", where=path)
+    return [(name, data) for name, data in json.loads(done.stdout)]
 
 
 def load_hosts_and_groups(path: str) -> tuple[list[tuple[str, dict[str, Any]]], dict[str, list[str]]]:
@@ -92,3 +107,17 @@ def _in_words(error: BaseException, filename: str) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == filename]
     at = f"{filename} line {lines[-1]}: " if lines else f"{filename}: "
     return f"{at}{type(error).__name__}: {error}"
+
+
+def _print() -> int:
+    try:
+        hosts = load_inventory(sys.argv[1])
+    except MetalserveError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    json.dump(hosts, sys.stdout, default=str)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_print())

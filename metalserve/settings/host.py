@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from metalserve.settings.bmc import BmcSettings
 from metalserve.settings.common import Section, problem
 from metalserve.settings.fabric import FabricSettings
 from metalserve.settings.machine import (
@@ -44,6 +45,7 @@ class HostSettings(Section):
     verify: VerifySettings = Field(default_factory=VerifySettings, description="what deploys/verify.py measures")
     router: RouterSettings | None = Field(None, description="router of the fleet on this host; None: it is none")
     monitoring: MonitoringSettings | None = Field(None, description="metrics of this host; None: it is not watched")
+    bmc: BmcSettings | None = Field(None, description="the host's BMC; None: nothing is done out of band")
     simulated: bool = Field(False, description="the GPUs of this host are simulated (the built-in lab)")
 
     @model_validator(mode="before")

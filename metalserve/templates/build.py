@@ -22,7 +22,7 @@ from metalserve.templates.changes import CHANGES, Side, parts_of
 from metalserve.templates.checks import problems, runner
 from metalserve.templates.clean import clean, remove, settle_times
 from metalserve.templates.inputs import release_digest, role_digests, spec_digest
-from metalserve.templates.machine import furnish, users_script
+from metalserve.templates.machine import furnish, prepare, users_script
 from metalserve.templates.manifest import (
     DISK,
     BaseSystem,
@@ -108,10 +108,13 @@ def build_template(
         try:
             made = _make(spec, shelf, tools, place, step)
             with step("published"):
-                return shelf.publish(made.place, made.manifest, key=key)
-        finally:
+                build = shelf.publish(made.place, made.manifest, key=key)
+        except BaseException:
             if not keep:
                 remove_tree(place)
+            raise
+        remove_tree(place)
+        return build
 
 
 def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: Step) -> Built:
@@ -128,6 +131,7 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
         with step("users"):
             line = command_in_image(root, ["sh", "-c", users_script(spec.users)], epoch=archive.epoch)
             run_logged(line, log, f"users of {spec.name}")
+    prepare(root)
     if spec.roles:
         with step(f"roles: {', '.join(spec.roles)}"):
             converge(spec, root, epoch=archive.epoch, cache=cache, place=place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -35,6 +36,11 @@ def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: 
     """
     if not spec.roles:
         return []
+    if not importlib.metadata.entry_points(group="pyinfra.connectors", name="image"):
+        raise MetalserveError(
+            "pyinfra does not know the connector @image", where="metalserve",
+            remedy="this checkout was installed before it had one: pip install -e .",
+        )  # fmt: skip
     inventory, report, log = place / "inventory.py", place / "report.json", place / "roles.log"
     data = {**spec.host_data, "image_epoch": epoch, "image_apt_cache": str(cache)}
     inventory.write_text(f"image = [({f'@image/{root}'!r}, {data!r})]\n")

@@ -36,6 +36,7 @@ TRACES = (
     "etc/.pwd.lock",
     "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/apt/sources.list",
+    "etc/dkms/framework.conf.d/metalserve-build.conf",  # see machine.py
     "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
     "root/.*_history",
     "root/.cache",

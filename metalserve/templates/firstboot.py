@@ -30,7 +30,7 @@ def first_boot_files(spec: TemplateSpec) -> Files:
     files: Files = {
         # Empty, not "uninitialized": that would be a first boot in systemd's sense, which enables units by preset.
         "/etc/machine-id": (0o444, ""),
-        # What systemd makes anew after an update (linker cache, hardware and journal catalogues) the packages have made.
+        # What systemd makes anew after an update (linker cache, hardware and journal catalogues), packages have made.
         "/etc/.updated": (0o644, ""),
         "/var/.updated": (0o644, ""),
         UNVERIFIED: (0o644, f"made from the template {spec.name}; not verified yet\n"),

@@ -14,6 +14,18 @@ from metalserve.templates.spec import TemplateSpec, UserSpec
 DESCRIPTION = "etc/metalserve/template.json"
 
 
+UNSIGNED = "etc/dkms/framework.conf.d/metalserve-build.conf"
+
+
+def prepare(root: Path) -> None:
+    """Write into a tree what holds only while it is built; `clean` takes it away.
+
+    DKMS would make a key and sign the modules of this build with it: no machine trusts that key, and no two builds
+    would have the same modules. A node signs what it builds itself.
+    """
+    write(root, UNSIGNED, 'sign_file="/nonexistent"\n')
+
+
 def users_script(users: list[UserSpec]) -> str:
     """Return the POSIX shell that makes the users; nobody gets a password, so that keys are the only way in."""
     lines = ["set -eu"]

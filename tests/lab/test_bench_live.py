@@ -85,3 +85,19 @@ def test_two_engines_of_one_kind_do_not_differ(serving: Fleet, tmp_path: Path) -
     # a stand-in cannot count: that this says nothing is said, and fails
     short = ["--questions", "60", "--max-tokens", "16", "--out", str(out)]
     assert "neither can answer" in bench(serving, "quality", engine(serving), engine(serving, 8001), *short)
+
+
+def test_two_plans_of_one_node_in_turn(serving: Fleet, tmp_path: Path) -> None:
+    host, out = serving.lab.hosts[-1], tmp_path / "plans.json"
+    words = ["plans", "inventories/lab.py", host, "--b", "engine.max_model_len=1024", "--clients", "2", "--pairs", "3",
+             "--window", "4", "--warmup", "1", "--prompt-tokens", "40", "--answer-tokens", "40", "--out", str(out)]  # fmt: skip
+    assert "would replace the engine" in bench(serving, *words, rc=3)
+    said = bench(serving, *words, "--yes")
+    assert said.count("is in service") == 5 and f"putting {host}'s own plan back" in said
+    result = json.loads(out.read_text())
+    assert [step["side"] for step in result["steps"]] == list("BAABBA")
+    assert all(step["completed"] and step["counters_agree"] for step in result["steps"])
+    assert result["endpoints"]["B"]["max_model_len"] == 1024 != result["endpoints"]["A"]["max_model_len"]
+    # the inventory's own plan is in service again
+    again = serving.run("--limit", host)
+    assert again.rc == 0 and "nothing changed" in again.out

@@ -1,0 +1,25 @@
+"""What goes wrong with a BMC."""
+
+from __future__ import annotations
+
+from metalserve.errors import MetalserveError
+
+
+class BmcError(MetalserveError):
+    """A BMC does not answer, refuses, or does not show what it was asked to do."""
+
+    def __init__(
+        self, what: str, *, where: str | None = None, remedy: str | None = None, status: int = 0, sent: bool = False
+    ) -> None:
+        """Take what is wrong.
+
+        Args:
+            what: what is wrong, in words.
+            where: the host, as "HOST's BMC".
+            remedy: what to do about it.
+            status: HTTP status that the BMC answered; 0 when there was no answer.
+            sent: a change may have reached the BMC, though no answer came: look before it is asked again.
+        """
+        self.status = status
+        self.sent = sent
+        super().__init__(what, where=where, remedy=remedy)

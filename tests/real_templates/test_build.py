@@ -1,0 +1,123 @@
+"""Templates from nothing, out of the machine's own mirror: whole, the same twice, and after being killed; slow."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from metalserve.errors import MetalserveError
+from metalserve.paths import ROOT
+from metalserve.templates.check import verify_build
+from metalserve.templates.manifest import Manifest
+from metalserve.templates.shelf import Build, Shelf
+from metalserve.templates.signing import make_key, trusted_keys
+from metalserve.trees.mirrors import machine_mirrors
+from metalserve.trees.system import mounts_below
+
+pytestmark = [pytest.mark.slow, pytest.mark.lab]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A templates directory of these tests' own, with a tool root and a package cache that they share."""
+    if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
+        pytest.skip("building a template needs root and mmdebstrap")
+    try:
+        machine_mirrors()
+    except MetalserveError as error:
+        pytest.skip(str(error))
+    home = tmp_path_factory.mktemp("templates")
+    make_key(home / "secret", home / "public.pub")
+    yield home
+    assert mounts_below(home.resolve()) == []
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def environment(home: Path) -> Mapping[str, str]:
+    return {
+        **os.environ,
+        "METALSERVE_TEMPLATES_DIR": str(home),
+        "METALSERVE_TEMPLATE_KEY": str(home / "secret"),
+    }
+
+
+def start(home: Path, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "metalserve", "template", "build", name],
+        cwd=ROOT, env=environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def build(home: Path, name: str) -> Build:
+    process = start(home, name)
+    said, _ = process.communicate(timeout=3600)
+    assert process.returncode == 0, said
+    found = Shelf(home / "shelf").build(name)
+    verify_build(found.path, trusted_keys([home / "public.pub"]))
+    assert work(home) == []
+    return found
+
+
+def work(home: Path) -> list[str]:
+    return [path.name for path in (home / "work").iterdir() if not path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["debian-12-base", "debian-13-base"])
+def test_two_builds_from_nothing_are_the_same_bytes(home: Path, name: str) -> None:
+    one = build(home, name).manifest
+    time.sleep(1.1)  # builds are named by the second
+    two = build(home, name).manifest
+    assert one.inputs == two.inputs, "the archive moved on between the two: run it again"
+    assert one.raw == two.raw
+    differing = {file for file in one.files if one.files[file] != two.files[file]}
+    assert differing <= set(one.reproducible.differs), differing
+    assert {"raw", *one.files} == {*one.reproducible.identical, *one.reproducible.differs}
+
+
+def test_the_archives_driver_is_compiled_into_an_image_for_its_kernel(home: Path) -> None:
+    """The checks of the build itself refuse an image without a module for its kernel; here its package list is seen."""
+    manifest: Manifest = build(home, "debian-13-l40s").manifest
+    assert manifest.kernel.version == "6.12.94+deb13-amd64"
+    listed = (Shelf(home / "shelf").build("debian-13-l40s").path / "packages.tsv").read_text()
+    assert "\nnvidia-open-kernel-dkms\t550." in listed
+
+
+def test_a_build_killed_at_any_moment_leaves_nothing_mounted_and_the_next_one_works(home: Path) -> None:
+    name, chosen = "debian-13-base", random.Random(20261126)
+    shelf = Shelf(home / "shelf")
+    before = [each.build for each in shelf.builds(name)]
+    for _ in range(5):
+        process = start(home, name)
+        time.sleep(chosen.uniform(1, 60))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 20
+        while (left := of_build(home)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == []
+        assert mounts_below(home.resolve()) == []
+        assert [each.build for each in shelf.builds(name)] == before
+    build(home, name)
+
+
+def of_build(home: Path) -> list[str]:
+    """Return processes that name the tests' directory on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(home) in words and "pytest" not in words:
+            found.append(words[:200])
+    return found
