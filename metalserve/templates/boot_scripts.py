@@ -20,7 +20,7 @@ def chain_script(url: str) -> str:
     """
     return _script(
         "echo metalserve: asking what to boot",
-        f"chain --autofree {url}/v1/boot/ipxe?{CHAIN_QUERY} || echo metalserve: no answer",
+        f"chain --autofree {url}/v1/boot/ipxe?{CHAIN_QUERY} || echo metalserve: on to the disk",
         *_BOOT_DISK,
     )
 
@@ -69,14 +69,10 @@ def kernel_arguments(url: str, arguments: str = "", macs: Sequence[str] = ()) ->
     return " ".join(["boot=deploy", f"ms_server={url}", "panic=30", *words])
 
 
-# `exit` alone is not enough: a firmware whose only boot entry is the network stops in its menu then. The ESP of our
-# images is labelled ESP; BIOS machines boot their first disk.
-_BOOT_DISK = (
-    "iseq ${platform} efi || goto bios",
-    "chain --autofree file://ESP/EFI/BOOT/BOOTX64.EFI || exit 1",
-    ":bios",
-    "sanboot --no-describe --drive 0x80 || exit 1",
-)
+# `exit 1`, not `exit`: firmware takes success for "it has booted" and stops in its menu, and goes on to the next boot
+# option after an error. Chaining the loader of the disk instead (file://ESP/EFI/BOOT/BOOTX64.EFI) starts our kernel
+# without its arguments: iPXE gives the file's name as load options, and systemd-stub takes those for the command line.
+_BOOT_DISK = ("iseq ${platform} efi && exit 1 || sanboot --no-describe --drive 0x80 || exit 1",)
 
 
 def _script(*lines: str) -> str:

@@ -36,6 +36,9 @@ OTHER = "NVME-DATA-11C0"
 SERIAL = "SIM-GPU-0001"
 UUID = "6d657461-6c73-4572-8665-00000000a001"
 MAC = "52:54:00:6d:73:a1"
+ARGUMENTS = os.environ.get("METALSERVE_INSTALLER_ARGUMENTS", "console=ttyS0,115200")
+"""Kernel arguments of the installer. On a busy machine without KVM, `ms_readback=0` saves a third of the time."""
+
 Way = Literal["network", "cd"]
 
 
@@ -137,7 +140,7 @@ def yard(home: Path, directory: Path, tools: ToolRoot, build: Build, public_key:
     for name, size in (("root.raw", 3 << 30), ("data.raw", 1 << 30)):
         with (directory / name).open("wb") as stream:
             stream.truncate(size)
-    site = Site(URL, BRIDGE, RANGE, "console=ttyS0,115200")
+    site = Site(URL, BRIDGE, RANGE, ARGUMENTS)
     publish(home / "boot", site, trusted_keys([public_key]), tools, ramdisk())
     shutil.copyfile(home / "boot/installer.iso", directory / "installer.iso")
     with network() as net, dnsmasq(tools, net, home / "boot", directory), _server(home, directory, net, public_key):
@@ -147,7 +150,7 @@ def yard(home: Path, directory: Path, tools: ToolRoot, build: Build, public_key:
 @contextmanager
 def _server(home: Path, directory: Path, net: Network, public_key: Path) -> Iterator[None]:
     words = [sys.executable, "-u", "-m", "metalserve", "template", "serve", "--address", ADDRESS, "--port", str(PORT)]
-    words += ["--key", str(public_key), "--arguments", "console=ttyS0,115200"]
+    words += ["--key", str(public_key), "--arguments", ARGUMENTS]
     environment = {**os.environ, "METALSERVE_TEMPLATES_DIR": str(home)}
     with (directory / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -164,7 +167,7 @@ def _server(home: Path, directory: Path, net: Network, public_key: Path) -> Iter
         end(process)
 
 
-def install(place: Yard, way: Way, *, patience_s: float = 1500.0) -> dict[str, float]:
+def install(place: Yard, way: Way, *, patience_s: float = 3000.0) -> dict[str, float]:
     """Order, power on, boot by `way`, be written, reboot, answer by SSH; return seconds since power-on.
 
     By network the boot order is left as it is, as a BMC that ignores Once does: the boot server must send the machine

@@ -51,7 +51,7 @@ def test_the_machine_runs_from_the_ordered_disk(place: Yard) -> None:
     install(place, "network")
     with place.on("disk") as machine:
         shell = place.shell()
-        shell.wait(machine, 1500)
+        shell.wait(machine, 3000)
         said = sections(shell.run(LOOK.read_text(), timeout_s=900).stdout)
     assert [line.split()[0] for line in said["drives"].splitlines()] == [OTHER, DISK] and said["failed"] == ""
     assert int(said["root-bytes"]) > 2 << 30  # of a drive of 3 GiB
@@ -69,7 +69,7 @@ def test_an_installer_with_other_keys_writes_nothing(place: Yard, made: Image, t
     publish(made.home / "boot", site, trusted_keys([tmp_path / "other.pub"]), made.tools, ramdisk())
     place.order()
     with place.on("network") as machine:
-        place.wait_for_state(machine, "permitted", 1500)
+        place.wait_for_state(machine, "permitted", 3000)
         found = place.wait_for_state(machine, "failed", 600)
     assert found.words == "nothing was written: the manifest is not signed by a key of this installer"
     assert (place.directory / "root.raw").stat().st_blocks == 0
