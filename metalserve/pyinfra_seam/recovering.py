@@ -15,6 +15,7 @@ from metalserve.pyinfra_seam.cli_run import run_pyinfra
 from metalserve.pyinfra_seam.outofband import NO_REIMAGE
 from metalserve.pyinfra_seam.recovery_looks import Looks
 from metalserve.recovery.host_steps import BUSY, step_script
+from metalserve.recovery.packet import write_packet
 from metalserve.recovery.ports import Done, Looked
 from metalserve.recovery.values import Attempt, Proof, Step
 
@@ -231,10 +232,6 @@ class HostHands(Looks):
     def quarantine(self, host: str, attempt: Attempt) -> str:
         """Keep the host out of every router and write its RMA packet; returns the packet's path."""
         self._drain(host, 0, force=True)
-        try:
-            from metalserve.recovery.packet import write_packet
-        except ModuleNotFoundError:
-            return ""
         simulated = self.sessions.settings[host].simulated
         paths = [Path(attempt.evidence)] if attempt.evidence else []
         paths += [p for p in self._kept.get(host, []) if p not in paths and p.suffix == ".gz"]
