@@ -29,6 +29,8 @@ class Known:
         plans: launch plan of each host as it follows from inventory and hardware, where it could be made.
         drift: differences by host, of `metalserve drift --json`; a host without one is there with none.
         drift_source: that file.
+        recoveries: last recovery of each host in words, as `metalserve recover` remembers it, with its marks.
+        recovery_source: file of that memory; "" where there is none.
     """
 
     settings: Mapping[str, HostSettings | None] = field(default_factory=dict)
@@ -39,6 +41,8 @@ class Known:
     plans: Mapping[str, LaunchPlan] = field(default_factory=dict)
     drift: Mapping[str, list[str]] = field(default_factory=dict)
     drift_source: str = ""
+    recoveries: Mapping[str, str] = field(default_factory=dict)
+    recovery_source: str = ""
 
     def release(self, name: str) -> Release | None:
         """Return a release that can be read, or None."""

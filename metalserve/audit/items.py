@@ -193,12 +193,15 @@ def _history(name: str, known: Known, found: Latest, now: datetime) -> Iterator[
     else:
         yield nothing("last_upgrade", "last upgrade", "in the reports that were read")
     back = found.recovered
-    if back is not None:
+    if name in known.recoveries:
+        yield item("last_recovery", "last recovery", "", known.recoveries[name], source=known.recovery_source)
+    elif back is not None:
         recovery = mapping(back.raw.get("recovery"))
         words = line(recovery.get("words")) or ", ".join(f"{line(k)}: {line(v)}" for k, v in recovery.items())
         yield item("last_recovery", "last recovery", "", words, source=_source(back))
     else:
-        yield nothing("last_recovery", "last recovery", "in the reports that were read")
+        where = "in the memory of `metalserve recover`" if known.recovery_source else "in the reports that were read"
+        yield nothing("last_recovery", "last recovery", where)
 
 
 def _finding(proof: Evidence | None, *checks: str) -> bool | None:

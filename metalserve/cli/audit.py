@@ -25,6 +25,7 @@ from metalserve.paths import ROOT
 from metalserve.planning import LaunchPlan, plan_launch
 from metalserve.planning.known import known_model
 from metalserve.planning.observed import hardware_from, measured_from
+from metalserve.recovery.store import Store, store_path
 from metalserve.releases import Verdict, judge_release, load_release, release_names
 from metalserve.report.history import kept_reports
 from metalserve.report.reading import load
@@ -85,6 +86,7 @@ def _audit(inventory: str | None, reports: tuple[str, ...], drift_file: str | No
     names = {s.release for s in settings.values() if s is not None} | {e.host.release for e in evidence}
     releases = _releases(name for name in names if name)
     drift = _drift(drift_file) if drift_file is not None else {}
+    recoveries, memory = _recoveries(datetime.now(UTC).timestamp())
     known = Known(
         settings=settings,
         problems=refused,
@@ -93,6 +95,8 @@ def _audit(inventory: str | None, reports: tuple[str, ...], drift_file: str | No
         manifests=_manifests(settings.values()),
         plans=_plans(settings, evidence),
         drift=drift,
+        recoveries=recoveries,
+        recovery_source=memory,
         drift_source=drift_file or "",
     )
     now = datetime.now(UTC)
@@ -185,6 +189,26 @@ def _plans(settings: Mapping[str, HostSettings | None], evidence: Iterable[Evide
                 model_path="MODEL", measured=measured_from(values.measurements),
             )  # fmt: skip
     return found
+
+
+def _recoveries(now: float) -> tuple[dict[str, str], str]:
+    """Return what `metalserve recover` remembers of each host, and the file it is from; "" where it never ran here."""
+    path = store_path()
+    if not path.is_file():
+        return {}, ""
+    found: dict[str, str] = {}
+    store = Store(path)
+    try:
+        for attempt in store.attempts():  # the newest first
+            when = datetime.fromtimestamp(attempt.begun, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            how = attempt.result or "goes on"
+            found.setdefault(attempt.host, f"{how}, begun {when}: {', '.join(attempt.causes) or 'no cause found'}")
+        for mark in store.marks(now):
+            words = f"marked {mark.kind} by {mark.by}: {mark.why}"
+            found[mark.host] = f"{found[mark.host]}; {words}" if mark.host in found else words
+    finally:
+        store.close()
+    return found, str(path)
 
 
 def _drift(file: str) -> dict[str, list[str]]:

@@ -17,6 +17,9 @@ from click.testing import CliRunner, Result
 from metalserve.cli.audit import command
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT
+from metalserve.recovery.actor import this_actor
+from metalserve.recovery.store import Store
+from metalserve.recovery.values import Mark, Subject
 from metalserve.report.history import keep
 from tests.audit.samples import finding, report, verified_host
 
@@ -24,6 +27,7 @@ from tests.audit.samples import finding, report, verified_host
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METALSERVE_STATE", str(tmp_path / "state"))
     return tmp_path
 
 
@@ -166,3 +170,19 @@ def test_an_inventory_with_a_report_gives_plan_manifest_and_every_refused_host(h
     assert nodes["n2"]["verified"]["verdict"] == "never"
     assert "modle" in nodes["wrong"]["exceptions"][0]
     assert nodes["wrong"]["items"]["release"]["state"] == "unknown"
+
+
+def test_the_last_recovery_and_marks_come_from_what_recover_remembers(here: Path) -> None:
+    file = written(here, report(verified_host(), verifies=True))
+    node = json.loads(run("--report", file, "--json").stdout)["nodes"]["n1"]
+    assert node["items"]["last_recovery"]["state"] == "none"
+    store = Store(here / "state" / "recovery.db")
+    gpu = Subject("gpu", "0000:18:00.0", "1650")
+    attempt = store.begin("n1", "all", this_actor(), ["gpu-off-bus"], [gpu], "reboot", "", 1_795_650_000.0)
+    store.end(attempt.id, "quarantined", "no rung is left", 1_795_650_900.0)
+    store.mark(Mark("n1", "quarantine", "anna", "waits for a GPU", 1_795_650_900.0))
+    store.close()
+    item = json.loads(run("--report", file, "--json").stdout)["nodes"]["n1"]["items"]["last_recovery"]
+    assert item["seen"].startswith("quarantined, begun 2026-11-25 ")
+    assert "gpu-off-bus; marked quarantine by anna: waits for a GPU" in item["seen"]
+    assert item["source"] == str(here / "state" / "recovery.db")
