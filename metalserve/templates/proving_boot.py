@@ -100,6 +100,13 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
         f"{state or 'unknown'}; failed: {', '.join(failed) or 'none'}", "a part of the system works on no node",
         f"journalctl -u {failed[0] if failed else 'UNIT'} on the machine; mask it in the template if no node needs it",
     )  # fmt: skip
+    cycles = said.get("cycles")
+    yield say(
+        "ordering", "unknown" if cycles is None else "fail" if cycles else "ok", "no ordering cycle among the units",
+        "not read" if cycles is None else cycles.splitlines()[0] if cycles else "none",
+        "systemd leaves out units that the node needs, other ones at each boot",
+        "`journalctl -b | grep cycle` names the units; a unit that runs early needs DefaultDependencies=no",
+    )  # fmt: skip
     disk, root = _number(said.get("root-disk")), _number(said.get("root-bytes"))
     share = root / (disk * 512) if disk and root else None
     yield say(

@@ -61,6 +61,12 @@ def test_the_network_and_pull_mode_are_only_there_when_asked_for() -> None:
     assert "metalserve-converge.service" in wants and "networkd" not in wants
 
 
+def test_the_identity_comes_before_what_runs_early_without_a_cycle() -> None:
+    unit = first_boot_files(spec())["/etc/systemd/system/metalserve-first-boot.service"][1]
+    # nvmefc-boot-connections.service runs before local-fs-pre.target, and so before sysinit.target
+    assert "Before=nvmefc-boot-connections.service" in unit and "DefaultDependencies=no" in unit.splitlines()
+
+
 def test_host_keys_are_made_before_sshd_tests_its_configuration() -> None:
     lines = first_boot_files(spec())["/etc/systemd/system/ssh.service.d/50-metalserve.conf"][1].splitlines()
     starts = [line for line in lines if line.startswith("ExecStartPre=")]

@@ -20,6 +20,7 @@ GOOD = {
     "cloud-init": "status: done\nextended_status: done\nboot_status_code: enabled-by-generator\nerrors: []",
     "state": "running",
     "failed": "",
+    "cycles": "",
     "machine-id": "a",
     "host-keys": "ssh-ed25519 AAAA1\nssh-rsa AAAA2",
     "hostnqn": "nqn.2014-08.org.nvmexpress:uuid:1",
@@ -55,7 +56,7 @@ def bad(findings: list[Finding]) -> dict[str, str]:
 def test_two_good_boots_are_good() -> None:
     findings = judge_boots(boots(), "QEMU")
     assert bad(findings) == {}
-    assert len(findings) == 2 * 6 + len(UNIQUE)
+    assert len(findings) == 2 * 7 + len(UNIQUE)
     assert all(f.source == "QEMU" and not f.remedy and not f.impact for f in findings)
 
 
@@ -67,6 +68,11 @@ def test_two_good_boots_are_good() -> None:
         ({"cloud-init": ""}, "template-cloud-init", "unknown"),
         ({"failed": "nvmf-autoconnect.service", "state": "degraded"}, "template-failed-units", "fail"),
         ({"state": ""}, "template-failed-units", "unknown"),
+        (
+            {"cycles": "basic.target: Job sockets.target/start deleted to break ordering cycle"},
+            "template-ordering",
+            "fail",
+        ),
         ({"root-bytes": str(500 << 20)}, "template-growth", "fail"),
         ({"root-disk": ""}, "template-growth", "unknown"),
         ({"drives": "ROOT1 2048000"}, "template-drives", "fail"),

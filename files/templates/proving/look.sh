@@ -8,6 +8,8 @@ say state
 timeout 300 systemctl is-system-running --wait 2>&1
 say failed
 systemctl list-units --failed --plain --no-legend --no-pager | awk '{print $1}'
+say cycles
+journalctl -b --no-pager -q -o cat _PID=1 2>/dev/null | grep 'deleted to break ordering cycle' | sort -u
 say machine-id
 cat /etc/machine-id
 say host-keys
