@@ -139,6 +139,10 @@ class InMemory:
         first = bisect_left(self.seen, since, key=lambda sighting: sighting.at)
         return self.seen[first:]
 
+    def latest(self, since: float) -> list[Sighting]:
+        """Return the last sighting of each host since then."""
+        return list({sighting.host: sighting for sighting in self.sightings(since)}.values())
+
     def _number(self) -> int:
         self.numbers += 1
         return self.numbers

@@ -12,6 +12,7 @@ from bench.recovery.rates import PERSON
 from metalserve.recovery.breaker import consider
 from metalserve.recovery.conduct import LOCK_S, recover_host
 from metalserve.recovery.fleet import Member, Pool, choose
+from metalserve.recovery.memory import Seen
 from metalserve.recovery.ports import Forbidden
 from metalserve.recovery.rules import Rules, rules_of
 from metalserve.recovery.values import Attempt, Sighting
@@ -80,7 +81,8 @@ class Ladder:
             self.store.saw(replace(sighting, at=now))
         self.new.clear()
         before = self.store.breaker
-        self.store.breaker = consider(before, self.store.sightings, self.store.moment(now), self.factors, self.limits)
+        seen = Seen(self.store.sightings, self.store.latest)
+        self.store.breaker = consider(before, seen, self.store.moment(now), self.factors, self.limits)
         if self.store.breaker.open and not before.open:
             self._opened()
         members = [self._member(host) for host in self.fleet.hosts.values()]

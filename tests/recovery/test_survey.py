@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from metalserve.catalogue.causes import load_causes
 from metalserve.recovery.ports import Looked
 from metalserve.recovery.survey import factors_of, group_of, members_of, pools_of, preview, sighting, unhealthy
@@ -75,6 +77,9 @@ def test_a_preview_says_what_reboots_and_leaves_out_what_cannot_be() -> None:
     told = preview("a", LOST, settings(), (), lambda host, rung: "", 100.0).as_dict()
     assert (told["step"], told["reboots"], told["wipes"]) == ("reboot", True, False)
     assert told["subjects"] == ["gpu 0000:4e:00.0 42"] and "requests in flight" in str(told["destroys"])
-    without = preview("a", LOST, settings(), (), lambda host, rung: "no way" if rung == "reboot" else "", 100.0)
+    still = preview("a", LOST, settings(), (), lambda host, rung: "no way" if rung == "reboot" else "", 100.0)
+    assert still.what == "quarantine", "a host that serves is not switched off for what a reboot was asked for"
+    silent = replace(LOST, serving=False)
+    without = preview("a", silent, settings(), (), lambda host, rung: "no way" if rung == "reboot" else "", 100.0)
     assert without.what == "power-cycle" and "reboot: no way" in without.move.reason
     assert preview("a", WELL, settings(), (), lambda host, rung: "", 100.0).what == "well"
