@@ -1,11 +1,11 @@
-"""What ails a node: signs in logs, causes, and the rung of the recovery ladder that can cure each."""
+"""What ails a node: signs in logs (`signs/`), causes, and the rung of the recovery ladder that can cure each."""
 
 from __future__ import annotations
 
 import re
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,8 @@ from metalserve.catalogue.models import CatalogueError
 
 Confidence = Literal["low", "medium", "high"]
 Log = Literal["kernel", "fabric", "engine", "bmc"]
+SIGN_FILES: Final = ("nvidia", "pcie", "storage", "host", "bmc", "fabric", "container", "engine")
+"""Files of `signs/`, in the order in which a line is held against them."""
 
 
 class _Row(BaseModel):
@@ -68,6 +70,25 @@ class Sign(_Row):
         return re.compile(self.pattern)
 
 
+class Unread(_Row):
+    """What makes a line look like an error of a known component; when no sign knows it, that is said."""
+
+    log: Log
+    component: str
+    pattern: str
+    harmless: str | None = Field(None, description="lines of the kind that are no errors")
+
+    @cached_property
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern of a line that looks like an error."""
+        return re.compile(self.pattern)
+
+    @cached_property
+    def excused(self) -> re.Pattern[str] | None:
+        """The pattern of `harmless`, if there is one."""
+        return re.compile(self.harmless) if self.harmless else None
+
+
 class Nvlink5Rule(_Row):
     """How to read an NVLink 5 Xid (144 to 150); what is None fits anything."""
 
@@ -95,6 +116,7 @@ class CauseCatalogue(_Row):
     rungs: tuple[Rung, ...]
     causes: tuple[Cause, ...]
     signs: tuple[Sign, ...]
+    unread: tuple[Unread, ...]
     xids: dict[int, str]
     xid_actions: dict[str, str]
     recovery_actions: dict[str, str]
@@ -139,8 +161,8 @@ class CauseCatalogue(_Row):
         wrong = sorted({cause.rung for cause in self.causes} - rungs)
         if wrong:
             raise ValueError(f"no such rung: {', '.join(wrong)}")
-        for sign in self.signs:
-            re.compile(sign.pattern)
+        for pattern in (*(sign.pattern for sign in self.signs), *(kind.pattern for kind in self.unread)):
+            re.compile(pattern)
         return self
 
 
@@ -151,8 +173,12 @@ def load_causes() -> CauseCatalogue:
     Raises:
         CatalogueError: the file is damaged or contradicts itself.
     """
-    text = resources.files("metalserve.catalogue").joinpath("causes.yaml").read_text(encoding="utf-8")
-    data: Any = yaml.safe_load(text)
+    place = resources.files("metalserve.catalogue")
+    data: Any = yaml.safe_load(place.joinpath("causes.yaml").read_text(encoding="utf-8"))
+    data["signs"] = []
+    for name in SIGN_FILES:
+        data["signs"] += yaml.safe_load(place.joinpath("signs", f"{name}.yaml").read_text(encoding="utf-8"))
+    data["unread"] = yaml.safe_load(place.joinpath("signs", "unread.yaml").read_text(encoding="utf-8"))
     for kind in ("causes", "signs", "nvlink5", "xid_texts"):
         for row in data[kind]:
             row["source"] = data["sources"][row["source"]]
