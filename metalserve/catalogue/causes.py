@@ -11,11 +11,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metalserve.catalogue.models import CatalogueError
+from metalserve.catalogue.needles import needles
 
 Confidence = Literal["low", "medium", "high"]
 Log = Literal["kernel", "fabric", "engine", "bmc"]
 SIGN_FILES: Final = ("nvidia", "pcie", "storage", "host", "bmc", "fabric", "container", "engine")
 """Files of `signs/`, in the order in which a line is held against them."""
+
+_DIGITS: Final = re.compile(r"\d+")
+_FORMS: Final = 4096
+"""Forms of lines whose candidates are kept."""
 
 
 class _Row(BaseModel):
@@ -55,6 +60,11 @@ class Sign(_Row):
     within: int = Field(40, description="lines after that head that still belong to it")
 
     @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
+        return needles(self.pattern)
+
+    @cached_property
     def ends(self) -> re.Pattern[str] | None:
         """The pattern of `over`, if there is one."""
         return re.compile(self.over) if self.over else None
@@ -77,6 +87,11 @@ class Unread(_Row):
     component: str
     pattern: str
     harmless: str | None = Field(None, description="lines of the kind that are no errors")
+
+    @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
+        return needles(self.pattern)
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
@@ -131,6 +146,33 @@ class CauseCatalogue(_Row):
     @cached_property
     def _order(self) -> dict[str, int]:
         return {rung.name: number for number, rung in enumerate(self.rungs)}
+
+    @cached_property
+    def _words(self) -> dict[str, dict[str, list[int]]]:
+        found: dict[str, dict[str, list[int]]] = {}
+        for place, sign in enumerate(self.signs):
+            for word in sign.needles or ("",):
+                found.setdefault(sign.log, {}).setdefault(_DIGITS.sub("#", word), []).append(place)
+        return found
+
+    @cached_property
+    def _known_forms(self) -> dict[tuple[str, str], tuple[Sign, ...]]:
+        return {}
+
+    def candidates(self, log: Log, line: str) -> tuple[Sign, ...]:
+        """Return the signs that may fit a line, in their order: those of which it holds a literal.
+
+        Lines that differ in their numbers only have the same candidates, and a log has few such forms.
+        """
+        form = _DIGITS.sub("#", line.lower())
+        known = self._known_forms.get((log, form))
+        if known is None:
+            places = {place for word, at in self._words.get(log, {}).items() if word in form for place in at}
+            known = tuple(self.signs[place] for place in sorted(places))
+            if len(self._known_forms) >= _FORMS:
+                self._known_forms.clear()
+            self._known_forms[log, form] = known
+        return known
 
     def cause(self, cause_id: str) -> Cause:
         """Return the cause `cause_id`; KeyError for one that is not in the file."""

@@ -83,7 +83,7 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
         for sign in ending:
             if sign.ends is not None and sign.ends.search(line):
                 kept = [(by, suspect) for by, suspect in kept if by is not sign]
-        for sign in signs:
+        for sign in catalogue.candidates(log, line):
             if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
                 continue
             found = sign.compiled.search(line)
@@ -107,17 +107,20 @@ def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
     seen: set[str] = set()
     for log, text in texts:
         kinds = [kind for kind in catalogue.unread if kind.log == log]
-        signs = [sign for sign in catalogue.signs if sign.log == log]
         listed = 0
         for line in clean(text).splitlines():
             line = line.strip()[:2000]
-            kind = next((each for each in kinds if each.compiled.search(line)), None)
+            low = line.lower()
+            likely = (each for each in kinds if not each.needles or any(needle in low for needle in each.needles))
+            kind = next((each for each in likely if each.compiled.search(line)), None)
             if kind is None or (kind.excused is not None and kind.excused.search(line)):
                 continue
             if (log == "engine" and of_kernel(line)) or (log == "kernel" and _EVENT.search(line)):
                 continue
             form = _NUMBERS.sub("#", line)
-            if form in seen or any(sign.head is None and sign.compiled.search(line) for sign in signs):
+            if form in seen or any(
+                sign.head is None and sign.compiled.search(line) for sign in catalogue.candidates(log, line)
+            ):
                 continue
             seen.add(form)
             listed += 1
