@@ -1,4 +1,4 @@
-"""Lines by the formats of their sources: each is taken for its cause, and healthy logs for none."""
+"""Lines in the form of what prints them: each is taken for its cause, and healthy logs for none."""
 
 from __future__ import annotations
 
