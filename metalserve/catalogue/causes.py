@@ -1,19 +1,26 @@
-"""What ails a node: signs in logs, causes, and the rung of the recovery ladder that can cure each."""
+"""What ails a node: signs in logs (`signs/`), causes, and the rung of the recovery ladder that can cure each."""
 
 from __future__ import annotations
 
 import re
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metalserve.catalogue.models import CatalogueError
+from metalserve.catalogue.needles import needles
 
 Confidence = Literal["low", "medium", "high"]
 Log = Literal["kernel", "fabric", "engine", "bmc"]
+SIGN_FILES: Final = ("nvidia", "pcie", "storage", "host", "bmc", "fabric", "container", "engine")
+"""Files of `signs/`, in the order in which a line is held against them."""
+
+_DIGITS: Final = re.compile(r"\d+")
+_FORMS: Final = 4096
+"""Forms of lines whose candidates are kept."""
 
 
 class _Row(BaseModel):
@@ -53,6 +60,11 @@ class Sign(_Row):
     within: int = Field(40, description="lines after that head that still belong to it")
 
     @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
+        return needles(self.pattern)
+
+    @cached_property
     def ends(self) -> re.Pattern[str] | None:
         """The pattern of `over`, if there is one."""
         return re.compile(self.over) if self.over else None
@@ -66,6 +78,30 @@ class Sign(_Row):
     def compiled(self) -> re.Pattern[str]:
         """The pattern; a group `subject` in it names what the line is about."""
         return re.compile(self.pattern)
+
+
+class Unread(_Row):
+    """What makes a line look like an error of a known component; when no sign knows it, that is said."""
+
+    log: Log
+    component: str
+    pattern: str
+    harmless: str | None = Field(None, description="lines of the kind that are no errors")
+
+    @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
+        return needles(self.pattern)
+
+    @cached_property
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern of a line that looks like an error."""
+        return re.compile(self.pattern)
+
+    @cached_property
+    def excused(self) -> re.Pattern[str] | None:
+        """The pattern of `harmless`, if there is one."""
+        return re.compile(self.harmless) if self.harmless else None
 
 
 class Nvlink5Rule(_Row):
@@ -95,6 +131,7 @@ class CauseCatalogue(_Row):
     rungs: tuple[Rung, ...]
     causes: tuple[Cause, ...]
     signs: tuple[Sign, ...]
+    unread: tuple[Unread, ...]
     xids: dict[int, str]
     xid_actions: dict[str, str]
     recovery_actions: dict[str, str]
@@ -109,6 +146,33 @@ class CauseCatalogue(_Row):
     @cached_property
     def _order(self) -> dict[str, int]:
         return {rung.name: number for number, rung in enumerate(self.rungs)}
+
+    @cached_property
+    def _words(self) -> dict[str, dict[str, list[int]]]:
+        found: dict[str, dict[str, list[int]]] = {}
+        for place, sign in enumerate(self.signs):
+            for word in sign.needles or ("",):
+                found.setdefault(sign.log, {}).setdefault(_DIGITS.sub("#", word), []).append(place)
+        return found
+
+    @cached_property
+    def _known_forms(self) -> dict[tuple[str, str], tuple[Sign, ...]]:
+        return {}
+
+    def candidates(self, log: Log, line: str) -> tuple[Sign, ...]:
+        """Return the signs that may fit a line, in their order: those of which it holds a literal.
+
+        Lines that differ in their numbers only have the same candidates, and a log has few such forms.
+        """
+        form = _DIGITS.sub("#", line.lower())
+        known = self._known_forms.get((log, form))
+        if known is None:
+            places = {place for word, at in self._words.get(log, {}).items() if word in form for place in at}
+            known = tuple(self.signs[place] for place in sorted(places))
+            if len(self._known_forms) >= _FORMS:
+                self._known_forms.clear()
+            self._known_forms[log, form] = known
+        return known
 
     def cause(self, cause_id: str) -> Cause:
         """Return the cause `cause_id`; KeyError for one that is not in the file."""
@@ -139,8 +203,8 @@ class CauseCatalogue(_Row):
         wrong = sorted({cause.rung for cause in self.causes} - rungs)
         if wrong:
             raise ValueError(f"no such rung: {', '.join(wrong)}")
-        for sign in self.signs:
-            re.compile(sign.pattern)
+        for pattern in (*(sign.pattern for sign in self.signs), *(kind.pattern for kind in self.unread)):
+            re.compile(pattern)
         return self
 
 
@@ -151,8 +215,12 @@ def load_causes() -> CauseCatalogue:
     Raises:
         CatalogueError: the file is damaged or contradicts itself.
     """
-    text = resources.files("metalserve.catalogue").joinpath("causes.yaml").read_text(encoding="utf-8")
-    data: Any = yaml.safe_load(text)
+    place = resources.files("metalserve.catalogue")
+    data: Any = yaml.safe_load(place.joinpath("causes.yaml").read_text(encoding="utf-8"))
+    data["signs"] = []
+    for name in SIGN_FILES:
+        data["signs"] += yaml.safe_load(place.joinpath("signs", f"{name}.yaml").read_text(encoding="utf-8"))
+    data["unread"] = yaml.safe_load(place.joinpath("signs", "unread.yaml").read_text(encoding="utf-8"))
     for kind in ("causes", "signs", "nvlink5", "xid_texts"):
         for row in data[kind]:
             row["source"] = data["sources"][row["source"]]

@@ -28,6 +28,7 @@ from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.opening import files_of
 from metalserve.recovery.since import after, now_of, zero_of, zone_of
+from metalserve.recovery.suspects import of_kernel
 from metalserve.verify.drives import check_drives
 from metalserve.verify.finding import Finding
 from metalserve.verify.health import check_gpus
@@ -41,11 +42,14 @@ _SMI = re.compile(r"^=+NVSMI LOG=+[ \t]*$", re.MULTILINE)
 _END_OF_SMI = re.compile(r"^(?:_{20,}|\*\*\* .{1,200})[ \t]*$", re.MULTILINE)
 _FABRIC = re.compile(r"nv-fabricmanager|\[tid \d+\]|Fabric Manager version is")
 _ENGINE = re.compile(
-    r"\bvllm\b|EngineCore|ProcessGroupNCCL|APIServer pid=|torch\.(?:cuda\.)?OutOfMemoryError|uvicorn", re.IGNORECASE
+    r"\bvllm\b|EngineCore|ProcessGroupNCCL|APIServer pid=|torch\.(?:cuda\.)?OutOfMemoryError|uvicorn|NCCL (?:WARN|INFO)"
+    r"|CUDA error|cudaError|nvidia-container-|OCI runtime|Traceback \(most recent|ray\.exceptions",
+    re.IGNORECASE,
 )
 _KERNEL = re.compile(
     r"NVRM: |SXid \(|^\[ {0,8}\d{1,9}\.\d{6}\]|^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|\bkernel: "
-    r"|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:|nvme\d+: |PCIe Bus Error|(?:XFS|EXT4-fs) |Out of memory: Kill|Kernel panic",
+    r"|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:|nvme\d+: |PCIe Bus Error|(?:XFS|EXT4-fs) |Out of memory: Kill|Kernel panic"
+    r"|\[Hardware Error\]|EDAC MC|mlx5_core |md/raid",
     re.MULTILINE,
 )
 
@@ -201,10 +205,14 @@ def _take(where: str, text: str, parts: _Parts) -> int:
     if _ENGINE.search(rest) or _has_sign(rest, "engine"):
         parts.engines[_engine_name(name, len(parts.engines))] = rest
         taken += 1
+        if _FABRIC.search(rest) and not _KERNEL.search(rest):
+            parts.add("fabric", rest)
     return taken
 
 
 def _has_sign(text: str, log: Log) -> bool:
+    if log == "engine":
+        text = "\n".join(line for line in text.splitlines() if not of_kernel(line))
     return any(sign.compiled.search(text) for sign in load_causes().signs if sign.log == log)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from metalserve.catalogue.causes import Cause, CauseCatalogue, Log, Sign
 from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
@@ -14,6 +16,13 @@ from metalserve.recovery.evidence import Evidence
 EARLIER = "kernel log of the boot before"
 LINE_LIMIT = 400
 """Characters of a line that are kept as evidence."""
+_SUBJECTS: Final = ("subject", "other", "third", "fourth")
+"""Groups of a sign that name what a line is about: one for each form of the line."""
+_UNREAD_LIMIT: Final = 20
+"""Lines that are listed of a kind of log; they are for a person, who reads the log itself when there are more."""
+_EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
+_KERNEL_LINE: Final = re.compile(r"NVRM: |\bkernel: |^\[ {0,8}\d{1,9}\.\d{6}\]|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:")
+_NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|\d{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,11 @@ def from_earlier(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Susp
         yield from _matches("kernel", evidence.earlier, EARLIER, catalogue)
 
 
+def of_kernel(line: str) -> bool:
+    """Tell whether a line has the form of the kernel's: no sign of an engine is looked for in it."""
+    return _KERNEL_LINE.search(line) is not None
+
+
 def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
     signs = [sign for sign in catalogue.signs if sign.log == log]
     ending = [sign for sign in signs if sign.ends is not None]
@@ -63,22 +77,56 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
     kept: list[tuple[Sign, Suspect]] = []
     for number, line in enumerate(clean(text).splitlines()):
         line = line.strip()[:2000]
+        if log == "engine" and of_kernel(line):
+            continue
         headed.update({id(sign): number for sign in heads if sign.head is not None and sign.head.search(line)})
         for sign in ending:
             if sign.ends is not None and sign.ends.search(line):
                 kept = [(by, suspect) for by, suspect in kept if by is not sign]
-        for sign in signs:
+        for sign in catalogue.candidates(log, line):
             if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
                 continue
             found = sign.compiled.search(line)
             if found is None:
                 continue
-            subject = found.groupdict().get("subject") or ""
+            subject = next((value for name in _SUBJECTS if (value := found.groupdict().get(name))), "")
             cause = catalogue.cause(sign.cause)
             suspect = Suspect(cause, pci_address(subject) or subject, line[:LINE_LIMIT], origin, sign.source)
             kept.append((sign, suspect))
             break  # the first sign that fits is the most telling one: the file is in that order
     yield from (suspect for _, suspect in kept)
+
+
+def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
+    """Find lines of this boot that look like errors of a known component, and that no sign knows.
+
+    Lines that differ in their numbers only are one. They are no suspects: what they mean is not known.
+    """
+    texts: list[tuple[Log, str]] = [("kernel", evidence.kernel or ""), ("fabric", evidence.fabric or "")]
+    texts += [("engine", text) for text in evidence.engines.values()]
+    seen: set[str] = set()
+    for log, text in texts:
+        kinds = [kind for kind in catalogue.unread if kind.log == log]
+        listed = 0
+        for line in clean(text).splitlines():
+            line = line.strip()[:2000]
+            low = line.lower()
+            likely = (each for each in kinds if not each.needles or any(needle in low for needle in each.needles))
+            kind = next((each for each in likely if each.compiled.search(line)), None)
+            if kind is None or (kind.excused is not None and kind.excused.search(line)):
+                continue
+            if (log == "engine" and of_kernel(line)) or (log == "kernel" and _EVENT.search(line)):
+                continue
+            form = _NUMBERS.sub("#", line)
+            if form in seen or any(
+                sign.head is None and sign.compiled.search(line) for sign in catalogue.candidates(log, line)
+            ):
+                continue
+            seen.add(form)
+            listed += 1
+            if listed > _UNREAD_LIMIT:
+                break
+            yield line[:LINE_LIMIT]
 
 
 _SMI_STATES = {"mismatch": "driver-mismatch", "no-driver": "driver-absent", "absent": "driver-absent"}

@@ -12,7 +12,16 @@ from metalserve.hardware.values import XidEvent
 from metalserve.recovery.bmc_evidence import from_bmc
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
-from metalserve.recovery.suspects import EARLIER, Suspect, from_earlier, from_findings, from_gpus, from_logs, from_smi
+from metalserve.recovery.suspects import (
+    EARLIER,
+    Suspect,
+    from_earlier,
+    from_findings,
+    from_gpus,
+    from_logs,
+    from_smi,
+    unread,
+)
 
 SCHEMA: Final = 1
 _RANK: Final[dict[Confidence, int]] = {"high": 2, "medium": 1, "low": 0}
@@ -28,7 +37,9 @@ _THE_DRIVER_KNOWS: Final = frozenset({"reset-asked", "gsp"})
 _EXPLAINED_BY: Final = frozenset({"gpu", "fabric", "host", "pcie", "drive", "filesystem"})
 _WHY_ENGINES_DIE: Final = frozenset({
     "bad-flags", "model-does-not-fit", "memory-taken", "gpu-out-of-memory", "weights-missing", "out-of-memory",
-    "fabric-not-ready", "cuda-mismatch", "collective-hang", "engine-memory-error",
+    "fabric-not-ready", "cuda-mismatch", "collective-hang", "engine-memory-error", "driver-absent", "driver-too-old",
+    "gpu-not-shown", "container-runtime", "container-lost-gpus", "image-missing", "port-taken", "shm-small",
+    "build-unfit", "model-unsupported", "nccl-network", "compile-failed", "disk-full",
 })  # fmt: skip
 """An engine that died for one of these has that for its cause, not its death."""
 
@@ -88,7 +99,7 @@ class Verdict:
         rung: first rung to try; `nothing` when no cause wants a step.
         needs_person: some cause that counts wants a person.
         lacking: evidence that could not be had.
-        unread: lines that look like Xids and were not understood.
+        unread: lines that look like errors (Xids, and what known components print) and were not understood.
     """
 
     causes: tuple[Found, ...]
@@ -133,9 +144,8 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
     counting = [c for c in causes if not c.explained_by and not c.past]
     sure = [c for c in counting if c.confidence != "low"] or counting
     rung = max((c.rung for c in sure), key=catalogue.height, default="nothing")
-    return Verdict(
-        tuple(causes), rung, any(c.person for c in sure if c.rung == rung), evidence.lacking, tuple(log.notes)
-    )
+    person = any(c.person for c in sure if c.rung == rung)
+    return Verdict(tuple(causes), rung, person, evidence.lacking, (*log.notes, *unread(evidence, catalogue)))
 
 
 def _past(evidence: Evidence, catalogue: CauseCatalogue) -> list[Found]:
@@ -209,10 +219,20 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
             by = why.id
         elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
             by = "gpu-off-bus"
+        elif cause.id == "kernel-oops" and "driver-crash" in by_id:
+            by = "driver-crash"
+        elif cause.id == "fabric-down" and not cause.authority and (known := _why_fabric(by_id)):
+            by = known
         elif "drive-gone" in by_id and (cause.id == "drive-slow" or _of_a_drive_that_is_gone(cause, by_id)):
             by = "drive-gone"
         result.append(replace(cause, explained_by=by) if by else cause)
     return result
+
+
+def _why_fabric(by_id: dict[str, Found]) -> str:
+    """Why fabric manager does not run, when it said so itself."""
+    why = ("fabric-idle", "fabric-version", "fabric-config", "fabric-topology", "driver-absent", "driver-mismatch")
+    return next((each for each in why if each in by_id), "")
 
 
 def _judged(causes: list[Found], catalogue: CauseCatalogue) -> Found | None:

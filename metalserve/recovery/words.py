@@ -6,6 +6,8 @@ from metalserve.catalogue.causes import CauseCatalogue, load_causes
 from metalserve.recovery.verdict import Found, Verdict
 
 _WIDTH = 160
+_UNREAD = 8
+"""Lines that were not understood, of which so many are printed; JSON holds them all."""
 
 
 def in_words(verdict: Verdict, catalogue: CauseCatalogue | None = None) -> list[str]:
@@ -15,8 +17,11 @@ def in_words(verdict: Verdict, catalogue: CauseCatalogue | None = None) -> list[
     for cause in verdict.causes:
         lines += ["", *_cause(cause, catalogue)]
     if verdict.unread:
-        lines += ["", f"{len(verdict.unread)} line(s) look like Xids and were not understood:"]
-        lines += [f"    {line[:_WIDTH]}" for line in verdict.unread[:3]]
+        lines += [
+            "",
+            f"{len(verdict.unread)} line(s) look like errors and were not understood; somebody should read them:",
+        ]
+        lines += [f"    {line[:_WIDTH]}" for line in verdict.unread[:_UNREAD]]
     if verdict.lacking:
         lines += ["", f"not seen: {'; '.join(verdict.lacking)}"]
     return lines

@@ -64,6 +64,10 @@ def test_the_table_uses_every_sign() -> None:
         "fabric": [case.get("fabric", "") for case in CASES] + others,
         "engine": [case.get("engine", "") for case in CASES] + others,
     }
+    lines = yaml.safe_load((Path(__file__).parent / "lines.yaml").read_text())
+    for log, causes in lines.items():
+        logs[log] += [line for each in causes.values() for line in each]
+    logs["kernel"] += [each["kernel"] for each in yaml.safe_load((Path(__file__).parent / "traces.yaml").read_text())]
     seen = {log: "\n".join(texts) for log, texts in logs.items()}
     signs = [sign for sign in load_causes().signs if sign.log != "bmc"]  # those are shown in test_bmc_evidence.py
     causes = {sign.cause for sign in signs}
