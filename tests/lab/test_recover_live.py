@@ -8,6 +8,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,28 +29,41 @@ def recovering(serving: Fleet, tmp_path: Path) -> Recovering:
 
 @pytest.fixture
 def hurt(serving: Fleet) -> Iterator[set[str]]:
-    """Names of the hosts that a test hurts beyond what it mends; they are healed, rebooted and served again."""
+    """Names of the hosts that a test hurts beyond what it mends; they are healed, and rebooted when that is not all."""
     names: set[str] = set()
     yield names
     for name in names:
         serving.lab.heal(name)
+    if not names or serving.run("--limit", ",".join(names)).rc == 0:
+        return
+    for name in names:
         serving.lab.stop(name, grace_s=0)
         serving.lab.start(name)
-    for name in names:
-        serving.wait_for_tokens(name, ENGINES[name])
-    if names:
-        run = serving.run()
-        assert run.rc == 0, run.out
+    run = serving.run("--limit", ",".join(names))
+    assert run.rc == 0, run.out
 
 
-def strike(fleet: Fleet, host: str, fault: str, gpu: int | None = None, *, sticky: bool = False) -> None:
-    """Inject a fault and wait until the host shows it."""
-    fleet.lab.heal(host)
+def strike(
+    fleet: Fleet, host: str, fault: str, gpu: int | None = None, *, sticky: bool = False, first: bool = True
+) -> None:
+    """Inject a fault and wait until the host shows it; `first` heals what was before."""
+    if first:
+        fleet.lab.heal(host)
     fleet.lab.fault(host, fault, gpu, sticky=sticky)
     if fault in ("engine-hang", "engine-dead", "fabric-manager-dead", "container-stuck"):
         fleet.wait_until(host, STRUCK % fault)
     elif gpu is not None:
         fleet.wait_until(host, "dmesg | grep -q 'Xid'")
+
+
+def page_of(attempt: dict[str, Any]) -> str:
+    """Return the page of the packet that an attempt's words name."""
+    packet = re.search(r"packet: (\S+)", attempt["words"])
+    assert packet is not None, attempt["words"]
+    with tarfile.open(packet[1]) as archive:
+        page = archive.extractfile(next(n for n in archive.getnames() if n.endswith("README.txt")))
+        assert page is not None
+        return page.read().decode()
 
 
 def test_a_gpu_that_needs_a_reset_is_reset_verified_and_serves(recovering: Recovering) -> None:
@@ -127,7 +141,7 @@ CURED = [
     (SWITCHED, "gpu-off-bus", 3, ["reboot"]),
     (SWITCHED, "remap-pending", 2, ["reset-gpu"]),
     (SWITCHED, "driver-mismatch", None, ["reload-driver"]),
-    (PCIE, "container-stuck", None, ["restart-engine"]),
+    (BRIDGED, "container-stuck", None, ["restart-engine"]),
 ]
 
 
@@ -157,16 +171,63 @@ def test_a_fault_that_no_reset_cures_falls_through_to_quarantine_with_its_packet
     attempt = said["attempts"][BRIDGED]
     names = [rung for rung, _ in rungs(attempt)]
     assert attempt["result"] == "quarantined"
-    assert names == ["reset-gpu", "reload-driver", "reboot", "quarantine"], log
-    packet = re.search(r"packet: (\S+)", attempt["words"])
-    assert packet is not None
-    with tarfile.open(packet[1]) as archive:
-        page = archive.extractfile(next(n for n in archive.getnames() if n.endswith("README.txt")))
-        assert page is not None
-        text = page.read().decode()
+    assert names == ["reset-gpu", "reload-driver", "reboot", "power-cycle", "quarantine"], log
+    text = page_of(attempt)
     assert attempt["subjects"][0]["serial"] in text and "simulated" in text.lower()
-    again, plan, _ = recovering.run("--unhealthy", "--yes")
-    assert again == 2 and "quarantine" in plan.get("refuse", {}).get(BRIDGED, "quarantine"), "it is left alone"
+    again, _, log = recovering.run("--unhealthy", "--yes")
+    assert again == 2, log
+    again, plan, _ = recovering.run("--unhealthy")
+    assert again == 2 and "marked quarantine" in plan["refuse"][BRIDGED], "it is left alone"
+
+
+TOGETHER = [
+    # fault and GPU, twice; the rungs that are made; how it ends
+    (("gpu-needs-reset", 0), ("container-stuck", None), ["reset-gpu", "accept"], "recovered"),
+    (("gpu-off-bus", 1), ("engine-dead", None), ["reboot", "accept"], "recovered"),
+    (("gpu-needs-reset", 0), ("remap-failed", 1), ["quarantine"], "quarantined"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("one", "other", "made", "ends"), TOGETHER)
+def test_two_faults_at_once_are_cured_by_the_step_that_reaches_both(
+    recovering: Recovering,
+    hurt: set[str],
+    one: tuple[str, int | None],
+    other: tuple[str, int | None],
+    made: list[str],
+    ends: str,
+) -> None:
+    hurt.add(BRIDGED)
+    strike(recovering.fleet, BRIDGED, *one)
+    strike(recovering.fleet, BRIDGED, *other, first=False)
+    rc, said, log = recovering.run(BRIDGED, "--yes")
+    attempt = said["attempts"][BRIDGED]
+    assert ([rung for rung, _ in rungs(attempt)], attempt["result"]) == (made, ends), log
+    assert rc == (0 if ends == "recovered" else 1)
+    if ends == "recovered":
+        assert all(recovering.fleet.token(BRIDGED, port) for port in ENGINES[BRIDGED])
+
+
+@pytest.mark.slow
+def test_a_gpu_whose_fault_comes_back_is_quarantined_and_not_reset_again(
+    recovering: Recovering, hurt: set[str]
+) -> None:
+    hurt.add(BRIDGED)
+    recovering.overrides = {**recovering.overrides, BRIDGED: {"recovery": {"same_part": 2}}}
+    strike(recovering.fleet, BRIDGED, "gpu-needs-reset", 1)
+    rc, said, log = recovering.run(BRIDGED, "--yes")
+    assert rc == 0, log
+    first = said["attempts"][BRIDGED]
+    assert rungs(first) == [("reset-gpu", "good"), ("accept", "good")]
+    strike(recovering.fleet, BRIDGED, "gpu-needs-reset", 1)
+    rc, said, log = recovering.run(BRIDGED, "--yes")
+    assert rc == 1, log
+    again = said["attempts"][BRIDGED]
+    assert again["subjects"] == first["subjects"], "the same GPU by its serial number"
+    assert again["result"] == "quarantined" and [rung for rung, _ in rungs(again)] == ["quarantine"], log
+    assert f"{first['subjects'][0]['serial']}: failure 2 in 7 days" in again["words"]
+    assert "reset-gpu" in page_of(again), "what was tried before stands in its packet"
 
 
 @pytest.mark.slow
@@ -181,26 +242,26 @@ def test_a_row_that_could_not_be_remapped_is_quarantined_at_once(recovering: Rec
 
 @pytest.mark.slow
 def test_a_host_that_hangs_is_brought_back_by_its_bmc(recovering: Recovering, hurt: set[str]) -> None:
-    hurt.add(PCIE)
-    recovering.fleet.lab.fault(PCIE, "host-hang")
-    rc, said, log = recovering.run(PCIE, "--yes")
+    hurt.add(BRIDGED)
+    recovering.fleet.lab.fault(BRIDGED, "host-hang")
+    rc, said, log = recovering.run(BRIDGED, "--yes")
     assert rc == 0, log
-    attempt = said["attempts"][PCIE]
+    attempt = said["attempts"][BRIDGED]
     (made, *rest) = rungs(attempt)
     assert made in (("reboot", "good"), ("power-cycle", "good")) and rest == [("accept", "good")], log
-    assert all(recovering.fleet.token(PCIE, port) for port in ENGINES[PCIE])
+    assert all(recovering.fleet.token(BRIDGED, port) for port in ENGINES[BRIDGED])
 
 
 @pytest.mark.slow
 def test_a_host_without_bmc_that_cannot_be_reached_is_left_with_the_reason(
     recovering: Recovering, hurt: set[str]
 ) -> None:
-    hurt.add(PCIE)
-    recovering.overrides = {**recovering.overrides, PCIE: {"bmc": None}}
-    recovering.fleet.lab.fault(PCIE, "unreachable")
-    rc, said, log = recovering.run(PCIE, "--yes")
+    hurt.add(BRIDGED)
+    recovering.overrides = {**recovering.overrides, BRIDGED: {"bmc": None}}
+    recovering.fleet.lab.fault(BRIDGED, "unreachable")
+    rc, said, log = recovering.run(BRIDGED, "--yes")
     assert rc == 1, log
-    attempt = said["attempts"][PCIE]
+    attempt = said["attempts"][BRIDGED]
     assert attempt["result"] == "stopped" and "there is no BMC that answers" in attempt["words"]
     assert rungs(attempt) == [], "nothing was tried"
 
