@@ -91,6 +91,7 @@ def test_a_gpu_that_needs_a_reset_is_reset_verified_and_serves(recovering: Recov
     fleet.lab.heal(BRIDGED)
 
 
+@pytest.mark.slow
 def test_the_deploy_restarts_hung_engines_and_leaves_well_hosts_alone(recovering: Recovering) -> None:
     fleet = recovering.fleet
     strike(fleet, PCIE, "engine-hang")
