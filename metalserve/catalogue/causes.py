@@ -55,7 +55,9 @@ class Sign(_Row):
     pattern: str
     cause: str
     source: str
-    over: str | None = Field(None, description="a later line that says that it was nothing")
+    over: str | None = Field(
+        None, description="a later line that says that it was nothing; its group `subject`: for whom"
+    )
     after: str | None = Field(None, description="a line that must stand shortly before, as a trace's head")
     within: int = Field(40, description="lines after that head that still belong to it")
 

@@ -40,7 +40,7 @@ Part = Literal["kernel", "earlier", "fabric", "engine", "smi-q"]
 
 _SMI = re.compile(r"^=+NVSMI LOG=+[ \t]*$", re.MULTILINE)
 _END_OF_SMI = re.compile(r"^(?:_{20,}|\*\*\* .{1,200})[ \t]*$", re.MULTILINE)
-_FABRIC = re.compile(r"nv-fabricmanager|\[tid \d+\]|Fabric Manager version is")
+_FABRIC = re.compile(r"nv-fabricmanager|\[tid \d+\]|Fabric Manager version is|[Ff]abric [Mm]anager config file item")
 _ENGINE = re.compile(
     r"\bvllm\b|EngineCore|ProcessGroupNCCL|APIServer pid=|torch\.(?:cuda\.)?OutOfMemoryError|uvicorn|NCCL (?:WARN|INFO)"
     r"|CUDA error|cudaError|nvidia-container-|OCI runtime|Traceback \(most recent|ray\.exceptions",
@@ -190,7 +190,9 @@ def _take(where: str, text: str, parts: _Parts) -> int:
             parts.gpus.extend(replace(gpu, details=gpu_details(tree)) for gpu, tree in pairs)
     rest += text[last:]
     name = Path(where).name
-    if not taken and len(text) < _SMI_FAILURE_LIMIT and smi_failure(text) is not None and not _KERNEL.search(text):
+    of_engine = re.match(r"engine[-_ ]?\d{1,3}\b", name) is not None  # a container's complaint is not the host's
+    short = len(text) < _SMI_FAILURE_LIMIT
+    if not taken and not of_engine and short and smi_failure(text) is not None and not _KERNEL.search(text):
         parts.smi += text
         return 1
     if _FABRIC.search(rest) and not _KERNEL.search(rest) and not _has_sign(rest, "engine"):

@@ -81,8 +81,9 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
             continue
         headed.update({id(sign): number for sign in heads if sign.head is not None and sign.head.search(line)})
         for sign in ending:
-            if sign.ends is not None and sign.ends.search(line):
-                kept = [(by, suspect) for by, suspect in kept if by is not sign]
+            if sign.ends is not None and (end := sign.ends.search(line)):
+                over = end.groupdict().get("subject")  # of this one only, when the line says whose end it is
+                kept = [(by, suspect) for by, suspect in kept if by is not sign or over not in (None, suspect.subject)]
         for sign in catalogue.candidates(log, line):
             if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
                 continue

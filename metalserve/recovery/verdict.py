@@ -42,6 +42,8 @@ _WHY_ENGINES_DIE: Final = frozenset({
     "build-unfit", "model-unsupported", "nccl-network", "compile-failed", "disk-full",
 })  # fmt: skip
 """An engine that died for one of these has that for its cause, not its death."""
+_WHY_NO_CONTAINER: Final = ("gpu-off-bus", "driver-mismatch", "driver-absent", "driver-too-old", "gpu-not-shown", "uvm")
+"""What the container runtime meets, and tells beside its own failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,12 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
             by = judged.id
         elif cause.id in ("engine-died", "engine-gpu-error") and why is not None and why.id != cause.id:
             by = why.id
+        elif cause.id == "engine-died" and "engine-gpu-error" in by_id:
+            by = "engine-gpu-error"
         elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
             by = "gpu-off-bus"
+        elif known := _said_beside(cause, by_id):
+            by = known
         elif cause.id == "kernel-oops" and "driver-crash" in by_id:
             by = "driver-crash"
         elif cause.id == "fabric-down" and not cause.authority and (known := _why_fabric(by_id)):
@@ -232,7 +238,26 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
 def _why_fabric(by_id: dict[str, Found]) -> str:
     """Why fabric manager does not run, when it said so itself."""
     why = ("fabric-idle", "fabric-version", "fabric-config", "fabric-topology", "driver-absent", "driver-mismatch")
-    return next((each for each in why if each in by_id), "")
+    return _first(why, by_id)
+
+
+def _said_beside(cause: Found, by_id: dict[str, Found]) -> str:
+    """Why a GPU or a container did not start, when that is told too.
+
+    No reboot cures a driver that does not know the GPU, or of which half was replaced.
+    """
+    if cause.id == "container-runtime":
+        return _first(_WHY_NO_CONTAINER, by_id)
+    if cause.id != "gpu-no-init":
+        return ""
+    unsupported = by_id.get("driver-unsupported")
+    if unsupported is not None and len(cause.subjects) <= unsupported.times:  # it is said once for each such GPU
+        return unsupported.id
+    return _first(("driver-mismatch", "driver-incomplete"), by_id)
+
+
+def _first(ids: Iterable[str], by_id: dict[str, Found]) -> str:
+    return next((each for each in ids if each in by_id), "")
 
 
 def _judged(causes: list[Found], catalogue: CauseCatalogue) -> Found | None:

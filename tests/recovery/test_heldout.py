@@ -28,6 +28,14 @@ OTHERWISE = {
     "firmware of the GSP is not where the driver wants it": ("driver-incomplete", "converge"),
     "uncorrectable memory error, seen by the program alone": ("engine-memory-error", "reset-gpu"),
     "Xid 61 of an old GPU": ("gpu-fault-legacy", "reboot"),
+    # Two reports of such a fault do not agree: one needed the reboot of a node whose GPUs all hung.
+    "a page fault of a client that the driver does not know": ("gpu-fault", "reset-gpu"),
+    # A busy engine prints the same for half a minute; `diagnose` asks each engine for a token, and a log cannot tell.
+    "requests wait for an hour, and the engine says nothing wrong": ("", "nothing"),
+    # The same causes, by their names in the catalogue.
+    "a running container loses its GPUs when systemd reloads": ("container-lost-gpus", "restart-engine"),
+    "fabric manager does not accept its configuration": ("fabric-config", "converge"),
+    "adapters of two nodes that cannot reach each other": ("nccl-network", "restart-engine"),
 }
 
 

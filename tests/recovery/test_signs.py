@@ -94,3 +94,24 @@ def test_a_task_that_hangs_in_the_driver_is_known_by_its_trace_only() -> None:
     assert judge(Evidence(kernel=head)).causes == ()
     assert judge(Evidence(kernel=trace)).causes == ()
     assert judge(Evidence(kernel=head + "[ 7511.0] x\n" * 50 + trace)).causes == (), "of something else by then"
+
+
+def test_a_drive_that_comes_back_does_not_speak_for_another() -> None:
+    frozen = "[ 7.0] nvme nvme0: frozen state error detected, reset controller\n" * 2
+    frozen += "[ 7.1] nvme nvme1: frozen state error detected, reset controller\n"
+    (found,) = judge(Evidence(kernel=frozen + "[ 9.0] nvme nvme0: 63/0/0 default/read/poll queues\n")).causes
+    assert (found.id, found.subjects) == ("drive-gone", ("nvme1",))
+
+
+def test_a_card_that_the_driver_does_not_support_does_not_speak_for_another() -> None:
+    unsupported = "[ 7.0] NVRM: installed in this system is not supported by open\n"
+    failed = "[ 7.1] NVRM: GPU 0000:09:00.0: RmInitAdapter failed!\n"
+    assert judge(Evidence(kernel=unsupported + failed)).rung == "converge"
+    other = failed.replace("0000:09", "0000:3b")
+    assert judge(Evidence(kernel=unsupported + failed + other)).rung == "reboot"
+
+
+def test_ranks_that_lost_their_store_say_nothing_of_the_engine_that_was_started_since() -> None:
+    lost = "[rank2]:[W810 TCPStore.cpp:125] [c10d] recvValue failed: Failed to recv, got 0 bytes.\n"
+    assert [found.id for found in judge(Evidence(engines={"0": lost})).causes] == ["engine-died"]
+    assert judge(Evidence(engines={"0": f"{lost}INFO:     Application startup complete.\n"})).causes == ()

@@ -386,6 +386,17 @@ class TestFiles:
         path.write_bytes(content.replace(b"CREATE TABLE marks", b"CREATE TABLE \xffarks"))
         self.broken(path)
 
+    def test_a_name_that_is_no_text_in_what_sqlite_says(self, tmp_path: Path) -> None:
+        path = tmp_path / "recovery.db"
+        Store(path).close()
+        content = path.read_bytes()
+        assert content.count(b"tablemarksmarks") == content.count(b"CREATE TABLE marks") == 1
+        content = content.replace(b"tablemarksmarks", b"table\xffarksmarks").replace(
+            b"CREATE TABLE m", b"CREATE TABLX m"
+        )
+        path.write_bytes(content)
+        assert "is damaged" in self.broken(path)
+
     def test_a_directory_in_its_place(self, tmp_path: Path) -> None:
         path = tmp_path / "recovery.db"
         path.mkdir()
