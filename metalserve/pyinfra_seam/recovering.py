@@ -70,7 +70,7 @@ class HostHands(Looks):
         if lacks := load_ladder().lacks(rung, have):
             why = self._bands.lacking(host) if "BMC" in lacks or "template" in lacks else ""
             return f"{lacks}{f' ({why})' if why else ''}"
-        if rung in ("reboot", "power-cycle") and settings.driver.reboot == "never":
+        if rung in ("reboot", "power-cycle", "reimage") and settings.driver.reboot == "never":
             return "driver.reboot is 'never'"
         if rung in ("reboot", "power-cycle", "reimage") and self.sessions.local(host):
             return "it is the machine that this runs on"

@@ -177,6 +177,7 @@ def test_a_destroyed_host_is_written_anew_and_serves(site: Site) -> None:
 def test_a_bmc_that_ignores_once_does_not_install_twice(site: Site, tmp_path: Path) -> None:
     fleet, name = site.recovering.fleet, site.host.name
     fleet.lab.ssh(name, "touch /root/old")
+    new_host_key(site)
     fleet.lab.bmc_fault(name, "once-ignored")
     fleet.lab.fault(name, "filesystem-destroyed")
     done = subprocess.run(
@@ -187,6 +188,7 @@ def test_a_bmc_that_ignores_once_does_not_install_twice(site: Site, tmp_path: Pa
     said = json.loads(done.stdout.splitlines()[-1])
     assert (said["outcome"], said["proof"][0]) == ("done", "good"), said
     assert site.order.state == "done"
+    assert site.order.host_keys[0] in fleet.lab.layout.known_hosts.read_text()
     assert fleet.lab.ssh(name, "touch /root/new; ls /root").stdout == "new\n"
     with open_bmc(BmcSettings.model_validate(service.settings(fleet.lab.layout, site.host)["bmc"]), name) as bmc:
         bmc.set_power("cycle", 60)
