@@ -1,4 +1,4 @@
-"""What a recovery does beside the host: power by its BMC, and writing its OS template anew."""
+"""What a recovery does beside the host: power by its BMC. Writing its OS template anew stands in `reimaging.py`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from metalserve.pyinfra_seam.recovery_sessions import Sessions, boot_of
 from metalserve.recovery.ports import Done
 from metalserve.recovery.values import Step
 from metalserve.settings import HostSettings
-
-NO_REIMAGE = "re-imaging is not made from here: order it with `metalserve template`, then boot the host once by PXE"
 
 
 class OutOfBand:
@@ -29,7 +27,7 @@ class OutOfBand:
     def glance(self, host: str) -> tuple[bool | None, str, dict[str, str]]:
         """Return whether the host has power (None: not known), what its BMC says in words, its evidence as files."""
         try:
-            with self._open(host) as bmc:
+            with self.open(host) as bmc:
                 from metalserve.bmc.evidence import collect
 
                 power = bmc.power()
@@ -43,7 +41,7 @@ class OutOfBand:
         if rung not in ("reboot", "power-cycle", "reimage"):
             return found
         try:
-            with self._open(host) as bmc:
+            with self.open(host) as bmc:
                 bmc.power()
             found.add("bmc")
         except MetalserveError as error:
@@ -65,11 +63,7 @@ class OutOfBand:
         Raises:
             MetalserveError: the BMC refuses, or does not answer.
         """
-        if step.rung == "reimage":
-            return Done(
-                "refused", "re-imaging is ordered with `metalserve template serve`: not wired to the ladder yet"
-            )
-        with self._open(host) as bmc:
+        with self.open(host) as bmc:
             if step.rung == "reboot":  # SSH is dead: in order if the host still listens, by force if not
                 bmc.set_power("off", min(300.0, until - time.monotonic()))
                 seen = bmc.set_power("on", min(300.0, until - time.monotonic()))
@@ -80,7 +74,12 @@ class OutOfBand:
         )
         return Done("done" if came else "failed", f"BMC: {seen.words}; {words}")
 
-    def _open(self, host: str) -> Any:
+    def open(self, host: str) -> Any:
+        """Open a host's BMC.
+
+        Raises:
+            MetalserveError: it has none, or it does not answer.
+        """
         settings: Any = getattr(self._settings[host], "bmc", None)
         if settings is None:
             raise MetalserveError("no BMC is set for it", where=host, remedy="give it `bmc` settings")

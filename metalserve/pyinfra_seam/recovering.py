@@ -12,11 +12,12 @@ from metalserve.errors import MetalserveError
 from metalserve.pyinfra_seam import routers
 from metalserve.pyinfra_seam.cli_run import Outcome as Ran
 from metalserve.pyinfra_seam.cli_run import run_pyinfra
-from metalserve.pyinfra_seam.outofband import NO_REIMAGE
 from metalserve.pyinfra_seam.recovery_looks import Looks
+from metalserve.pyinfra_seam.reimaging import Reimaging
 from metalserve.recovery.host_steps import BUSY, step_script
 from metalserve.recovery.packet import write_packet
 from metalserve.recovery.ports import Done, Looked
+from metalserve.recovery.reimage import begun_at
 from metalserve.recovery.values import Attempt, Proof, Step
 
 MAIN_JOB, VERIFY = "deploys/gpu_node.py", "deploys/verify.py"
@@ -56,6 +57,7 @@ class HostHands(Looks):
     ) -> None:
         super().__init__(inventory, keep)
         self._inventory, self._actor, self._history, self._say = inventory, actor, history, say
+        self._reimaging = Reimaging(self.sessions.settings, self._bands.open, say)
 
     # -- what can be done
 
@@ -69,13 +71,12 @@ class HostHands(Looks):
         if lacks := load_ladder().lacks(rung, have):
             why = self._bands.lacking(host) if "BMC" in lacks or "template" in lacks else ""
             return f"{lacks}{f' ({why})' if why else ''}"
-        if rung == "reimage":
-            return NO_REIMAGE
-        if rung in ("reboot", "power-cycle"):
-            if settings.driver.reboot == "never":
-                return "driver.reboot is 'never'"
-            if self.sessions.local(host):
-                return "it is the machine that this runs on"
+        if rung in ("reboot", "power-cycle", "reimage") and settings.driver.reboot == "never":
+            return "driver.reboot is 'never'"
+        if rung in ("reboot", "power-cycle", "reimage") and self.sessions.local(host):
+            return "it is the machine that this runs on"
+        if rung == "reimage" and (why := self._reimaging.why_not(host, self._orders_since(host))):
+            return why
         if rung == "restart-engine" and seen is not None and not seen.tokens:
             return "it has no engine yet"
         if seen is None:
@@ -87,6 +88,9 @@ class HostHands(Looks):
         if rung == "reset-gpu" and seen.reset is not None and seen.reset.together == "never":
             return seen.reset.why
         return ""
+
+    def _orders_since(self, host: str) -> float:
+        return begun_at(host, list(self._history()), time.time())
 
     # -- the router
 
@@ -134,7 +138,9 @@ class HostHands(Looks):
             if step.rung == "reboot" and host in self._seen:
                 came, words = self.sessions.reboot(host, step.deadline_s)
                 return Done("done" if came else "unknown" if came is None else "failed", words)
-            if step.rung in ("reboot", "power-cycle", "reimage"):
+            if step.rung == "reimage":
+                return self._reimaging.act(host, step, self.sessions, until, self._orders_since(host))
+            if step.rung in ("reboot", "power-cycle"):
                 return self._bands.act(host, step, self.sessions, until)
             reset = self._seen[host].reset if host in self._seen else None
             together = reset is None or reset.together != "alone"
@@ -152,14 +158,31 @@ class HostHands(Looks):
 
     def prove(self, host: str, step: Step, before: Looked) -> tuple[Proof, str]:
         """Look until the host is as the step should have made it, or it is plain that it is not."""
-        other_boot = step.rung in ("reboot", "power-cycle", "reimage")
+        if step.rung == "reimage":
+            return self._installed(host, before.boot)
+        other_boot = step.rung in ("reboot", "power-cycle")
         before_boot = before.boot if other_boot else ""
-        return self._settled(
-            host, self._since.get(host, 0.0), before_boot, bare=step.rung == "reimage", down_is_bad=other_boot
-        )
+        return self._settled(host, self._since.get(host, 0.0), before_boot, down_is_bad=other_boot)
+
+    def _installed(self, host: str, before_boot: str) -> tuple[Proof, str]:
+        """Prove an installation: its order was carried out, and SSH answers in another boot. What it lacks yet
+        (driver, engines) is for the main job."""
+        try:
+            if words := self._reimaging.in_flight(host):
+                return "unknown", words
+            if words := self._reimaging.installed(host, self.sessions, self._orders_since(host)):
+                return "bad", words
+        except MetalserveError as error:
+            return "unknown", str(error)
+        look = self._look(host, self._since.get(host, 0.0))
+        if not look.reachable:
+            return "bad", f"installed, but {look.words}"
+        if before_boot and look.boot == before_boot:
+            return "bad", "it is still in the boot from before"
+        return "good", f"installed, and SSH answers: {look.words}"
 
     def _settled(
-        self, host: str, since: float, before_boot: str = "", *, bare: bool = False, down_is_bad: bool = False
+        self, host: str, since: float, before_boot: str = "", *, down_is_bad: bool = False
     ) -> tuple[Proof, str]:
         """Look until all engines give a token and nothing asks for a step, or it is plain that it will not be so.
 
@@ -167,7 +190,6 @@ class HostHands(Looks):
             host: its name.
             since: seconds since the epoch; events from before do not count.
             before_boot: the boot that must be over; "" when it does not matter.
-            bare: it need not serve yet.
             down_is_bad: a host that does not answer is a bad proof, not an unknown one.
         """
         began = time.monotonic()
@@ -182,7 +204,7 @@ class HostHands(Looks):
                 return "bad", "it is still in the boot from before"
             else:
                 ill = load_causes().height(look.verdict.rung) > 0
-                if not ill and (look.serving is True or bare):
+                if not ill and look.serving is True:
                     self._looks[host] = (time.monotonic(), look)
                     return "good", f"{look.words}, after {spent:.0f} s"
                 if ill and spent >= self._patience(look):

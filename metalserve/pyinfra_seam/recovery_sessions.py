@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from pyinfra.connectors.sshuserclient.client import get_host_keys
+
+from metalserve.errors import MetalserveError
 from metalserve.pyinfra_seam.reboot import LOOK, REQUEST
 from metalserve.pyinfra_seam.sessions import Answer, Chosen, ask, choose
+from metalserve.recovery.known_hosts import entry_name, replaced
+from metalserve.report.writing import write_whole
 from metalserve.settings import HostSettings
 
 _CONNECT_S = 30
@@ -44,6 +52,30 @@ class Sessions:
     def address(self, host: str) -> str:
         """Return where a host is reached."""
         return str(self._hosts[host].data.dict().get("ssh_hostname") or host)
+
+    def trust(self, host: str, keys: Sequence[str]) -> Path:
+        """Make `keys` (type and Base64 each) the only keys of a host in its known_hosts file; returns the file.
+
+        Raises:
+            MetalserveError: it cannot be written.
+        """
+        data = self._hosts[host].data.dict()
+        path = Path(str(data.get("ssh_known_hosts_file") or "~/.ssh/known_hosts")).expanduser().resolve()
+        name = entry_name(self.address(host), int(data.get("ssh_port") or 22))
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+                write_whole(path, replaced(path.read_text() if path.exists() else "", name, keys).encode())
+                path.chmod(mode)
+            finally:
+                os.close(lock)
+        except OSError as error:
+            raise MetalserveError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        get_host_keys.cache.clear()  # pyinfra reads the file once in the life of a process
+        return path
 
     def local(self, host: str) -> bool:
         """Tell whether the host is this machine."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from metalserve.settings.common import Positive, Section, problem
+from metalserve.settings.common import AbsolutePath, Positive, Section, problem
 from metalserve.settings.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -36,6 +36,21 @@ class RecoverySettings(Section):
     )
     disk_serial: str | None = Field(
         None, description="serial number of the system's drive, the only one that re-imaging writes"
+    )
+    build: str = Field(
+        "stable", description="build of the template that re-imaging writes: `stable`, `candidate` or its name"
+    )
+    template_keys: list[AbsolutePath] = Field(
+        default_factory=list,
+        description="public keys, one of which must have signed the build; none: those of files/templates/keys",
+    )
+    boot_server: str | None = Field(
+        None,
+        description="URL of the `metalserve template serve` that the host boots from, as the controller reaches it; it "
+        "must serve this controller's own shelf and orders; None: this host is never re-imaged",
+    )
+    boot_device: Literal["auto", "pxe", "uefi-http", "cd"] = Field(
+        "auto", description="what its BMC boots for re-imaging; auto: the first of these that the BMC offers"
     )
     unhealthy_s: int = Field(
         0, ge=0, description="seconds of being seen unhealthy before it is taken; evidence counts at once"
@@ -81,6 +96,20 @@ class RecoverySettings(Section):
         if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:/ -]{0,99}", value):
             raise problem("must be letters, digits, spaces and _ . : / - (at most 100)")
         return value
+
+    @field_validator("build")
+    @classmethod
+    def _build(cls, value: str) -> str:
+        if not re.fullmatch(r"stable|candidate|[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}", value):
+            raise problem("must be stable, candidate or the name of a build")
+        return value
+
+    @field_validator("boot_server")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+/?", value):
+            raise problem("must be a URL without a path, as in http://10.0.0.1:8088")
+        return value.rstrip("/") if value else None
 
     @field_validator("depths", "deadlines_s")
     @classmethod

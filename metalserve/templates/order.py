@@ -22,6 +22,12 @@ WORDS_LIMIT: Final = 500
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
+HostKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,2000}={0,3}$"),
+]
+"""A public SSH host key: its type and its Base64, without a comment. It goes into known_hosts."""
+
 
 class Disk(BaseModel):
     """A disk that the machine has, as its installer tells.
@@ -67,6 +73,7 @@ class Order(BaseModel):
         expires_at: when it is no longer given out (UTC).
         permitted_at: when the one permission was given (UTC), or None.
         ended_at: when the result came (UTC), or None.
+        host_keys: public SSH host keys that the installed system has, as its installer said; empty when it did not.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -85,6 +92,7 @@ class Order(BaseModel):
     expires_at: datetime
     permitted_at: datetime | None = None
     ended_at: datetime | None = None
+    host_keys: tuple[HostKey, ...] = ()
 
     def waits(self, now: datetime) -> bool:
         """Tell whether the order may still be given out."""

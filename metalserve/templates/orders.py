@@ -198,7 +198,16 @@ class Orders:
             self._write(permitted)
         return permitted
 
-    def finish(self, number: str, token: str, status: Status, words: str, *, now: datetime | None = None) -> Order:
+    def finish(
+        self,
+        number: str,
+        token: str,
+        status: Status,
+        words: str,
+        *,
+        host_keys: Sequence[str] = (),
+        now: datetime | None = None,
+    ) -> Order:
         """Take the installer's result, once; the same one said again (an answer that was lost) changes nothing.
 
         Raises:
@@ -213,7 +222,14 @@ class Orders:
                 return order
             if order.state != "permitted":
                 raise Refused(f"the order is {order.state}", where=order.node)
-            ended = order.model_copy(update={"state": state, "words": plain(words), "ended_at": now or utc_now()})
+            ended = order.model_copy(
+                update={
+                    "state": state,
+                    "words": plain(words),
+                    "ended_at": now or utc_now(),
+                    "host_keys": tuple(host_keys),
+                }
+            )
             self._write(ended)
         return ended
 

@@ -2,7 +2,8 @@
 
     GET  /v1/boot/ipxe?mac=...&serial=...&uuid=...   an iPXE script: the installer when an order waits, else the disk
     POST /v1/permission {identity, disks}            {write: true, order, token, disk, image, ...} or {write: false, reason}
-    POST /v1/result {order, token, status, words}    {taken: true} or {taken: false, reason}
+    POST /v1/result {order, token, status, words,    {taken: true} or {taken: false, reason}
+                     host_keys (if any)}
     GET  /v1/files/NAME/BUILD/FILE                   what the shelf has of a build; ranges are answered
     GET  /boot/...                                   the boot tree (`metalserve template publish`)
 
@@ -196,7 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _result(self, result: Result) -> None:
         try:
-            order = self.served.orders.finish(result.order, result.token, result.status, result.words)
+            order = self.served.orders.finish(
+                result.order, result.token, result.status, result.words, host_keys=result.host_keys
+            )
         except Refused as refused:
             self._json({"taken": False, "reason": str(refused)}, HTTPStatus.CONFLICT, note=f"result refused: {refused}")
             return

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from metalserve.templates.machine_identity import Identity
-from metalserve.templates.order import Disk, Status
+from metalserve.templates.order import Disk, HostKey, Status
 
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 FILE: Final = re.compile(rf"/v1/files/({NAME})/({NAME})/({NAME})")
@@ -33,6 +33,7 @@ class Result(BaseModel):
     token: str
     status: Status
     words: str = ""
+    host_keys: list[HostKey] = Field(default_factory=list, max_length=8)
 
 
 def asked_range(header: str, size: int) -> tuple[int, int]:

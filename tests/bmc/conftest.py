@@ -62,6 +62,9 @@ class FakeMachine:
     def _off(self) -> None:
         self.up = False
 
+    def host_keys(self) -> list[str]:
+        return []
+
     def write(self, root: Path | None) -> None:
         if self.write_error is not None:
             raise self.write_error

@@ -195,6 +195,7 @@ def test_nothing_else_is_served(yard: BootYard, url: str, path: str) -> None:
         ("/v1/permission", b"", {"Content_Length": "-1"}, 411),
         ("/v1/result", b'{"order": "x", "token": "y", "status": "fine"}', {}, 400),
         ("/v1/result", b'{"order": "x", "token": "y", "status": "ok"}', {}, 409),
+        ("/v1/result", b'{"order": "x", "token": "y", "status": "ok", "host_keys": ["ssh-rsa A\\nb"]}', {}, 400),
         ("/v1/other", b"{}", {}, 404),
     ],
 )

@@ -72,18 +72,20 @@ def install(board: Board, base: str, cancel: threading.Event) -> bool:
         return False
     if cancel.is_set():
         return False
-    status, words = "bad", ""
+    status, words, keys = "bad", "", list[str]()
     try:
         root = fetched(board.directory, answer)
         board.remember(unbootable=True)  # a power cut while it is written leaves half a disk
         board.machine.write(root)
         board.remember(unbootable=False)
+        keys = board.machine.host_keys()
         status, words = "ok", f"simulated: {'root file system of the build' if root else 'the tree of the lab'} written"
     except (OSError, ValueError, MetalserveError) as error:
         words = str(error)
         board.remember(unbootable=True)
     board.note(f"Installation: {status}: {words}", "OK" if status == "ok" else "Critical", "Metalserve.1.0.Installed")
-    _post(f"{base}/v1/result", {**said, "status": status, "words": words})
+    known = {"host_keys": keys} if keys else {}
+    _post(f"{base}/v1/result", {**said, "status": status, "words": words, **known})
     return True
 
 

@@ -36,6 +36,9 @@ class Machine(Protocol):
     def write(self, root: Path | None) -> None:
         """Write the system's disk anew: from a root file system packed as tar.zst, or the lab's own."""
 
+    def host_keys(self) -> list[str]:
+        """Return the public SSH host keys on the system's disk: type and Base64 each."""
+
     def profile(self) -> dict[str, Any]:
         """Return the simulated hardware."""
 
@@ -72,6 +75,11 @@ class LabMachine:
     def write(self, root: Path | None) -> None:
         """Write the system's disk anew; its other drives, its hardware and its faults stay."""
         hosts.reinstall(self.layout, self.host, self.fleet, root=root)
+
+    def host_keys(self) -> list[str]:
+        """Return the public SSH host keys on the system's disk."""
+        found = sorted((self.layout.host(self.name) / "root" / "etc/ssh").glob("ssh_host_*_key.pub"))
+        return [" ".join(path.read_text().split()[:2]) for path in found]
 
     def profile(self) -> dict[str, Any]:
         """Return the profile with this host's serial numbers."""
