@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ import pytest
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT, templates_directory
 from metalserve.templates.check import verify_build
-from metalserve.templates.manifest import Manifest
+from metalserve.templates.checks import runner
+from metalserve.templates.packages import read_tsv
 from metalserve.templates.shelf import Build, Shelf
 from metalserve.templates.signing import make_key, trusted_keys
 from metalserve.trees.debian import remove_tree
@@ -25,6 +27,8 @@ from metalserve.trees.mirrors import machine_mirrors
 from metalserve.trees.system import mounts_below
 
 pytestmark = [pytest.mark.slow, pytest.mark.lab]
+
+FIELDS = ("vermagic", "license", "signer")
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +97,36 @@ def test_two_builds_from_nothing_are_the_same_bytes(home: Path, name: str) -> No
 
 
 def test_the_archives_driver_is_compiled_into_an_image_for_its_kernel(home: Path) -> None:
-    """The checks of the build itself refuse an image without a module for its kernel; here its package list is seen."""
-    manifest: Manifest = build(home, "debian-13-l40s").manifest
-    assert manifest.kernel.version == "6.12.94+deb13-amd64"
-    listed = (Shelf(home / "shelf").build("debian-13-l40s").path / "packages.tsv").read_text()
-    assert "\nnvidia-open-kernel-dkms\t550." in listed
+    """Read from what is published, not from the tree that the build has checked itself."""
+    made, kernel = build(home, "debian-13-l40s"), "6.12.94+deb13-amd64"
+    assert made.manifest.kernel.version == kernel
+    driver = {p.name: p.version for p in read_tsv(made.path / "packages.tsv") if p.version.startswith("550.")}
+    assert {"nvidia-open-kernel-dkms", "nvidia-smi", "libcuda1", "firmware-nvidia-gsp"} <= set(driver)
+    assert len({version.split("-")[0] for version in driver.values()}) == 1, driver
+    with unpacked(made, home / "unpacked") as root:
+        look = runner(root)
+        modules = root / "usr/lib/modules" / kernel
+        files = {path.name.split(".ko")[0]: path for path in (modules / "updates").rglob("*.ko*")}
+        assert {f"nvidia-current-open{part}" for part in ("", "-modeset", "-drm", "-uvm")} <= set(files)
+        for path in files.values():
+            seen = {field: look(["modinfo", "-F", field, f"/{path.relative_to(root)}"]).strip() for field in FIELDS}
+            assert seen["vermagic"].split()[0] == kernel, path
+            assert "GPL" in seen["license"], "the closed modules say NVIDIA"
+            assert seen["signer"] == "", "the key is of the build alone"
+        needed = look(["modprobe", "--show-depends", "-S", kernel, "nvidia-current-open"])
+        assert "/nvidia-current-open.ko" in needed, "depmod has not seen it"
+        assert "nouveau" not in look(["lsinitramfs", f"/boot/initrd.img-{kernel}"])
+
+
+@contextmanager
+def unpacked(made: Build, place: Path) -> Iterator[Path]:
+    """Give the root file system of a build, unpacked from its archive."""
+    place.mkdir()
+    try:
+        subprocess.run(["tar", "-xf", made.path / "root.tar.zst", "-C", place], check=True)
+        yield place
+    finally:
+        remove_tree(place)
 
 
 def test_a_build_killed_at_any_moment_leaves_nothing_mounted_and_the_next_one_works(home: Path) -> None:
