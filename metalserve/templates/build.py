@@ -17,7 +17,7 @@ from metalserve.errors import MetalserveError
 from metalserve.paths import templates_directory
 from metalserve.templates import pack
 from metalserve.templates.archive import Archive, check_unchanged, mirrors_for, read_archive
-from metalserve.templates.building_roles import converge
+from metalserve.templates.building_roles import check_connector, converge
 from metalserve.templates.changes import CHANGES, Side, parts_of
 from metalserve.templates.checks import problems, runner
 from metalserve.templates.clean import clean, remove, settle_times
@@ -225,7 +225,8 @@ def check_machine(spec: TemplateSpec) -> None:
     """Refuse a user or machine that cannot build.
 
     Raises:
-        MetalserveError: not root, or programs are missing (all are named, with their packages).
+        MetalserveError: not root, programs are missing (all are named, with their packages), or pyinfra does not find
+            the connector that the roles need.
     """
     if os.geteuid() != 0:
         raise MetalserveError(
@@ -238,6 +239,8 @@ def check_machine(spec: TemplateSpec) -> None:
         raise MetalserveError(
             f"programs missing: {', '.join(missing)}", where=spec.name, remedy=f"apt-get install {packages}"
         )
+    if spec.roles:
+        check_connector()
 
 
 def check_space(work: Path, spec: TemplateSpec) -> None:

@@ -18,6 +18,19 @@ from metalserve.trees.system import read_text_tail
 DEPLOY = "deploys/os_template.py"
 
 
+def check_connector() -> None:
+    """Refuse an installation whose pyinfra does not find the connector.
+
+    Raises:
+        MetalserveError: it does not.
+    """
+    if not importlib.metadata.entry_points(group="pyinfra.connectors", name="image"):
+        raise MetalserveError(
+            "pyinfra does not know the connector @image", where="pyinfra.connectors",
+            remedy="this checkout was installed before it had one: pip install -e .",
+        )  # fmt: skip
+
+
 def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: Path) -> list[str]:
     """Run the roles of a template on its tree.
 
@@ -36,11 +49,6 @@ def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: 
     """
     if not spec.roles:
         return []
-    if not importlib.metadata.entry_points(group="pyinfra.connectors", name="image"):
-        raise MetalserveError(
-            "pyinfra does not know the connector @image", where="metalserve",
-            remedy="this checkout was installed before it had one: pip install -e .",
-        )  # fmt: skip
     inventory, report, log = place / "inventory.py", place / "report.json", place / "roles.log"
     data = {**spec.host_data, "image_epoch": epoch, "image_apt_cache": str(cache)}
     inventory.write_text(f"image = [({f'@image/{root}'!r}, {data!r})]\n")

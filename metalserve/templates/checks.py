@@ -59,7 +59,7 @@ def problems(
         *_boots(spec, root, identity, run),
     ]
     if "nvidia_driver" in spec.roles:
-        found += _driver(root, run)
+        found += _driver(spec, root, run)
     return found
 
 
@@ -118,8 +118,7 @@ def _boots(spec: TemplateSpec, root: Path, identity: Identity, run: Run) -> Iter
     if not ram.is_file():
         yield f"/{ram.relative_to(root)}: is not there"
         return
-    lister = "lsinitramfs" if spec.os.family == "apt" else "lsinitrd"
-    inside = _module_names(run([lister, f"/{ram.relative_to(root)}"]).splitlines())
+    inside = _ram_modules(spec, root, run)
     if not inside:
         yield f"/{ram.relative_to(root)}: cannot be read"
         return
@@ -133,13 +132,21 @@ def _boots(spec: TemplateSpec, root: Path, identity: Identity, run: Run) -> Iter
             yield f"/lib/modules/{kernel}: has no module {name} for the network"
 
 
+def _ram_modules(spec: TemplateSpec, root: Path, run: Run) -> set[str]:
+    lister = "lsinitramfs" if spec.os.family == "apt" else "lsinitrd"
+    ram = initrd(kernel_release(root), spec).removeprefix("root/")
+    return _module_names(run([lister, f"/{ram}"]).splitlines())
+
+
 def _module_names(paths: Iterable[str]) -> set[str]:
     names = (path.rsplit("/", 1)[-1].split(".ko")[0].replace("-", "_") for path in paths if ".ko" in path)
     return set(names)
 
 
-def _driver(root: Path, run: Run) -> Iterator[str]:
+def _driver(spec: TemplateSpec, root: Path, run: Run) -> Iterator[str]:
     kernel = kernel_release(root)
+    if "nouveau" in _ram_modules(spec, root, run):
+        yield f"/{initrd(kernel, spec).removeprefix('root/')}: has nouveau, which would take the GPUs first"
     listed = (root / "lib/modules" / kernel / "modules.dep").read_text()
     names = [
         line.split(":")[0]

@@ -16,6 +16,7 @@ from metalserve.errors import MetalserveError
 from metalserve.templates.manifest import DISK, FileEntry
 from metalserve.templates.spec import TemplateSpec
 from metalserve.templates.toolroot import ToolRoot
+from metalserve.trees.inside import MORTAL
 
 RAW, QCOW2, ROOT_TAR, UKI = "disk.raw", "disk.qcow2", "root.tar.zst", "uki.efi"
 ZSTD_LEVEL = "-3"
@@ -190,11 +191,10 @@ class Packer:
             "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--xattrs", "--xattrs-include=*",
             f"--mtime=@{self.epoch}", "--clamp-mtime", ".",
         ]  # fmt: skip
-        command = self.tools.command(words, binds={self.place: "/work"})
+        command = [*MORTAL, *self.tools.command(words, binds={self.place: "/work"})]
         target = self.place / ROOT_TAR
-        squeeze = self.tools.command(
-            ["zstd", "-q", "-f", ZSTD_LEVEL, "-T2", "-o", f"/work/{ROOT_TAR}"], binds={self.place: "/work"}
-        )
+        words = ["zstd", "-q", "-f", ZSTD_LEVEL, "-T2", "-o", f"/work/{ROOT_TAR}"]
+        squeeze = [*MORTAL, *self.tools.command(words, binds={self.place: "/work"})]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as archive:
             done = subprocess.run(squeeze, stdin=archive.stdout, capture_output=True, text=True, check=False)
         if archive.returncode != 0 or done.returncode != 0:

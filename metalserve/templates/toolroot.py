@@ -18,7 +18,7 @@ from typing import Any
 from metalserve.errors import MetalserveError
 from metalserve.paths import templates_directory
 from metalserve.trees.debian import UNREAD, Bootstrap, apt_network_options, bootstrap, installed_packages, remove_tree
-from metalserve.trees.inside import command_inside
+from metalserve.trees.inside import MORTAL, command_inside
 from metalserve.trees.mirrors import Mirrors, machine_mirrors
 from metalserve.trees.system import read_json, write_json
 
@@ -79,13 +79,15 @@ class ToolRoot:
         check: bool = True,
         **keywords: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of the tool root and return what it printed (see `command` for the arguments).
+        """Run a program of the tool root, which ends with us, and return what it printed.
+
+        The arguments are those of `command`, and of `subprocess.run`.
 
         Raises:
             MetalserveError: it failed and `check` is set; the message has its last words.
         """
         keywords = {"capture_output": True, "text": True, "errors": "replace", **keywords}
-        command = self.command(argv, binds=binds, environment=environment, directory=directory)
+        command = [*MORTAL, *self.command(argv, binds=binds, environment=environment, directory=directory)]
         done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, **keywords)
         if check and done.returncode != 0:
             said = ((done.stderr or "").strip() or (done.stdout or "").strip() or "no message").splitlines()

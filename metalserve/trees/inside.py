@@ -9,8 +9,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+MORTAL = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command: when the thread that started it dies, it dies too; what it has started itself does not."""
+
 CONTAINED = (
-    "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--fork",
+    *MORTAL, "unshare", "--mount", "--propagation", "private", "--pid", "--fork",
     "--kill-child", "--mount-proc",
 )  # fmt: skip
 """Before a command: when whoever started it dies, in whatever way, all that it started dies too, and its mounts go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 from collections.abc import Iterator
@@ -116,3 +117,12 @@ def test_all_programs_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(MetalserveError, match="apt-get install dnf mmdebstrap mount util-linux"):
         building.check_machine(load_spec("rocky-9"))
+
+
+def test_an_installation_without_the_connector_is_refused_before_minutes_are_spent(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **keywords: ())
+    with pytest.raises(MetalserveError, match="pyinfra does not know the connector @image"):
+        build(place, load_spec("debian-13-base"))
+    assert not (place / "work").exists()

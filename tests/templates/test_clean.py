@@ -146,6 +146,13 @@ def test_a_driver_for_another_kernel_is_refused(tmp_path: Path) -> None:
         return problems(spec, root, IDENTITY, lambda words: f"{kernel} SMP" if words[0] == "modinfo" else listed(words))
 
     assert of(KERNEL) == []
+
+    def with_nouveau(words: Sequence[str]) -> str:
+        return f"{KERNEL} SMP" if words[0] == "modinfo" else listed(words) + "\nkernel/drivers/gpu/nouveau.ko.xz"
+
+    assert [line.split(":")[1] for line in problems(spec, root, IDENTITY, with_nouveau)] == [
+        " has nouveau, which would take the GPUs first"
+    ]
     assert [line for line in of("6.18.0-builder") if "is for kernel 6.18.0-builder" in line]
 
 

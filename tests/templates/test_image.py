@@ -131,6 +131,24 @@ def test_a_program_of_a_tool_root_is_the_process_itself(root: Path, tmp_path: Pa
     assert process.wait(timeout=20) == -signal.SIGTERM
 
 
+def test_a_program_of_a_tool_root_ends_with_a_build_that_is_killed(root: Path, tmp_path: Path) -> None:
+    mark = f"612.{os.getpid()}"
+    program = (
+        "import sys; from pathlib import Path; from metalserve.templates.toolroot import ToolRoot; "
+        "ToolRoot(Path(sys.argv[1]), {}).run(['sleep', sys.argv[2]])"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", program, str(root), mark], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while len(_running(f"sleep\0{mark}")) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _running(f"sleep\0{mark}") != []
+    starter.send_signal(signal.SIGKILL)
+    starter.wait()
+    while _running(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _running(mark) == []
+
+
 def test_the_real_role_is_built_in_and_then_has_nothing_left_to_do(root: Path, tmp_path: Path) -> None:
     """Without NTP, the base role needs no package that the lab's base lacks, so that no mirror is asked."""
     value = load_spec("debian-13-base").model_dump(mode="json")
