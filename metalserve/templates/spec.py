@@ -16,6 +16,7 @@ from metalserve.paths import FILES
 from metalserve.releases import load_release
 from metalserve.settings import HostSettings
 from metalserve.settings.common import Section, Url, problem
+from metalserve.trees.mirrors import machine_mirrors
 
 SPECS = FILES / "templates/os"
 
@@ -229,10 +230,11 @@ def load_spec(name_or_path: str, *, directory: Path = SPECS) -> TemplateSpec:
         directory: where names are looked up.
 
     Raises:
-        MetalserveError: no such file, not YAML, or not a valid specification; every problem is named.
+        MetalserveError: no such file, not YAML, or not a valid specification; every problem is named. Or it names no
+            mirror, and this machine has none either.
     """
     path = Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else directory / f"{name_or_path}.yaml"
-    value = _read(path, directory, ())
+    value = _with_mirrors(_read(path, directory, ()))
     try:
         spec = TemplateSpec.model_validate({"name": path.stem, **value})
     except ValidationError as error:
@@ -243,6 +245,16 @@ def load_spec(name_or_path: str, *, directory: Path = SPECS) -> TemplateSpec:
     load_release(spec.release)
     HostSettings.from_data(spec.host_data, host=spec.name, source=str(path))
     return spec
+
+
+def _with_mirrors(value: dict[str, Any]) -> dict[str, Any]:
+    """A Debian without a mirror of its own gets the one that this machine is set up for: no site's mirror is ours."""
+    system = value.get("os")
+    if not isinstance(system, dict) or system.get("distribution") != "debian" or system.get("mirror"):
+        return value
+    found = machine_mirrors()
+    own = {"mirror": found.archive, "security": found.security}
+    return {**value, "os": {**system, **{key: url for key, url in own.items() if url is not None}}}
 
 
 def _read(path: Path, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

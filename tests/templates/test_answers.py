@@ -113,8 +113,8 @@ def test_autoinstall_says_what_the_specification_says() -> None:
 def test_preseed_says_what_the_specification_says() -> None:
     found = preseed()
     assert found["mirror/suite"] == "trixie"
-    assert (found["mirror/http/hostname"], found["mirror/http/directory"]) == ("deb.debian.org", "/debian")
-    assert found["apt-setup/security_host"] == "security.debian.org"
+    assert (found["mirror/http/hostname"], found["mirror/http/directory"]) == ("mirror.invalid", "/debian")
+    assert found["apt-setup/security_host"] == "security.invalid"
     assert found["apt-setup/contrib"] == "true"
     assert found["base-installer/kernel/image"] == "linux-image-amd64"
     assert found["passwd/root-password-crypted"] == "!"
