@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from metalserve.lab.sim import smi_apps
 from tests.lab_sim.machine import Machine
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Machine]]:
+    # engines of a lab that is up beside these tests are in this machine's /proc, and hold no GPU of these machines
+    monkeypatch.setattr(smi_apps, "holders", dict)
     made: list[Machine] = []
 
     def make(profile: str) -> Machine:
