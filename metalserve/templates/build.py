@@ -167,7 +167,8 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
         schema=1, name=spec.name, build=build, created=created,
         source_date_epoch=archive.epoch, inputs=inputs,
         os=base, architecture=spec.architecture, kernel=kernel,
-        release=spec.release, files=file_entries(out), raw=raw, packages=len(installed), reproducible=reproducible(root),
+        release=spec.release, files=file_entries(out), raw=raw, packages=len(installed),
+        reproducible=reproducible(root),
     )  # fmt: skip
     return Built(out, manifest)
 
