@@ -23,6 +23,7 @@ NEEDS_RESET = SMI.replace(
     "GPU Recovery Action                   : None", "GPU Recovery Action                   : GPU Reset Required"
 )
 OFF_BUS = "[  500.000000] NVRM: Xid (PCI:0000:4e:00): 79, pid=1, name=x, GPU has fallen off the bus."
+SILENT = "unit active\nhealth 200\ncompletion 000"
 DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.178.04\n"
 
 
@@ -104,7 +105,7 @@ def test_a_step_that_helped_ends_it_and_its_old_events_count_no_more() -> None:
 
 
 def test_a_bad_sign_counts_when_it_lasts_and_then_the_next_step_comes() -> None:
-    node = host(bundle(smi=NEEDS_RESET), made())
+    node = host(bundle(smi=NEEDS_RESET, token=SILENT), made())
     trace = Trace("me")
     trace.acted[f"reset-gpu at {BOOTED + 900:.3f}"] = 1
     assert isinstance(next_move(node, trace), Pause)
@@ -112,6 +113,12 @@ def test_a_bad_sign_counts_when_it_lasts_and_then_the_next_step_comes() -> None:
     move = act(node, trace)
     assert move.step == "reload-driver"
     assert [(s.rung, s.proof) for s in written(move).steps] == [("reset-gpu", "bad"), ("reload-driver", None)]
+
+
+def test_a_host_that_serves_is_not_taken_further_up() -> None:
+    trace = Trace("me", paused_s=SETTLE_S + 1)
+    trace.acted[f"reset-gpu at {BOOTED + 900:.3f}"] = 1
+    assert act(host(bundle(smi=NEEDS_RESET), made()), trace).step == "finish"
 
 
 def test_a_step_that_failed_is_not_waited_for() -> None:

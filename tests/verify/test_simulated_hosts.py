@@ -99,6 +99,12 @@ SEEN_BY = {
     "fabric-manager-flapping": set(),
     "container-stuck": set(),
     "unreachable": set(),
+    # `metalserve recover` sees these: by a token that does not come, by SSH that does not answer.
+    "engine-hang": set(),
+    "engine-dead": set(),
+    "host-hang": set(),
+    "filesystem-destroyed": set(),
+    "gpu-needs-reset": {"recovery-action", "xid"},
 }
 """Fault of the lab -> the checks that see it, on every profile that can have it."""
 
