@@ -46,10 +46,10 @@ class OutOfBand:
             found.add("bmc")
         except MetalserveError as error:
             self._why[host] = str(error)
-        recovery: Any = getattr(self._settings[host], "recovery", None)
-        if recovery is not None and recovery.template:
+        recovery = self._settings[host].recovery
+        if recovery.template:
             found.add("template")
-        if recovery is not None and recovery.disk_serial:
+        if recovery.disk_serial:
             found.add("disk-serial")
         return found
 
@@ -80,7 +80,7 @@ class OutOfBand:
         Raises:
             MetalserveError: it has none, or it does not answer.
         """
-        settings: Any = getattr(self._settings[host], "bmc", None)
+        settings = self._settings[host].bmc
         if settings is None:
             raise MetalserveError("no BMC is set for it", where=host, remedy="give it `bmc` settings")
         from metalserve.bmc import open_bmc
