@@ -8,18 +8,14 @@ import urllib.error
 import urllib.request
 
 from metalserve.errors import MetalserveError
-from metalserve.lab.hosts import spawn
+from metalserve.lab import recorded
 from metalserve.lab.layout import SERVICE_PORT, Layout
-from metalserve.lab.system import ProcessId, read_json, write_json
+from metalserve.lab.system import ProcessId
 
 
 def process(layout: Layout) -> ProcessId | None:
     """Return the running file service."""
-    recorded = read_json(layout.root / "service.json")
-    if not recorded:
-        return None
-    found = ProcessId(**recorded)
-    return found if found.alive() else None
+    return recorded.running(layout.root / "service.json")
 
 
 def start(layout: Layout) -> None:
@@ -32,13 +28,8 @@ def start(layout: Layout) -> None:
         layout.www.mkdir(parents=True, exist_ok=True)
         log = layout.root / "service.log"
         words = [str(layout.www), layout.service_address, str(SERVICE_PORT), str(layout.root / "requests.log")]
-        pid = spawn(
-            ["nsenter", f"--net={layout.namespace_path}", sys.executable, "-m", "metalserve.lab.fileserver", *words],
-            log=log,
-        )
-        started = ProcessId.of(pid)
-        if started is not None:
-            write_json(layout.root / "service.json", vars(started))
+        served = [sys.executable, "-m", "metalserve.lab.fileserver", *words]
+        recorded.begin(layout.root / "service.json", ["nsenter", f"--net={layout.namespace_path}", *served], log=log)
     deadline = time.monotonic() + 15
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the lab is never behind a proxy
     while True:
@@ -55,7 +46,4 @@ def start(layout: Layout) -> None:
 
 def stop(layout: Layout) -> None:
     """End the file service."""
-    running = process(layout)
-    if running is not None:
-        running.end(grace_s=2.0)
-    (layout.root / "service.json").unlink(missing_ok=True)
+    recorded.end(layout.root / "service.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +103,14 @@ async def ready_of(session: aiohttp.ClientSession, endpoint: Endpoint, plan: Pla
     """Return an endpoint that answers, with its tokenizer's tokens a word; raises MetalserveError as `reached`."""
     found = await reached(session, endpoint)
     return Ready(found, plan, await tokens_per_word(session, found))
+
+
+def same_texts(sides: Mapping[str, Ready]) -> None:
+    """Let A and B get the same texts: sized by A's tokenizer, and no longer than either of them takes."""
+    shortest = min(side.endpoint.context or 32_768 for side in sides.values())
+    for side in sides.values():
+        side.per_word = sides["A"].per_word
+        side.endpoint = replace(side.endpoint, context=shortest)
 
 
 def now_words() -> str:
@@ -219,11 +227,7 @@ async def run_ab(
     blocks: list[dict[str, Any]] = []
     async with open_session(insecure=plan.insecure) as session:
         sides = {"A": await ready_of(session, a, plan), "B": await ready_of(session, b, plan)}
-        # both get the same texts, sized by A's tokenizer
-        sides["B"].per_word = sides["A"].per_word
-        shortest = min((s.endpoint.context or 32_768) for s in sides.values())
-        for side in sides.values():
-            side.endpoint = replace(side.endpoint, context=shortest)
+        same_texts(sides)
         async with Telemetry(plan.inventory, plan.hosts, start) as telemetry:
             for pair in range(pairs):
                 for name in "AB" if pair % 2 == 0 else "BA":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from metalserve.benching.compare import compare_blocks
 from metalserve.benching.document import document
 from metalserve.loading.client import Endpoint, open_session
-from metalserve.loading.run import Plan, Say, notes_of, now_words, ready_of, told
+from metalserve.loading.run import Plan, Say, notes_of, now_words, ready_of, same_texts, told
 from metalserve.loading.steps import run_step
 from metalserve.loading.telemetry import Telemetry
 
@@ -70,10 +69,7 @@ async def run_plans(
         async with open_session(insecure=plan.insecure) as session:
             found[side] = await ready_of(session, endpoint, plan)
     own = {side: each.described()["endpoint"] for side, each in found.items()}
-    shortest = min(each.endpoint.context or 32_768 for each in found.values())
-    for each in found.values():  # both get the same texts, sized by A's tokenizer
-        each.per_word = found["A"].per_word
-        each.endpoint = replace(each.endpoint, context=shortest)
+    same_texts(found)
     async with Telemetry(plan.inventory, plan.hosts, start) as telemetry:
         for number, side in enumerate(order(pairs)):
             to(side)

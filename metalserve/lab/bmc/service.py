@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from metalserve.errors import MetalserveError
+from metalserve.lab import recorded
 from metalserve.lab.bmc.machine import serial_of
 from metalserve.lab.fleet import RunningHost
-from metalserve.lab.hosts import spawn
 from metalserve.lab.layout import FIRST_BMC_PORT, Layout
 from metalserve.lab.system import ProcessId, read_json, write_json, write_text
 
@@ -30,9 +30,7 @@ WAIT_S = 20.0
 
 def process(layout: Layout) -> ProcessId | None:
     """Return the running process."""
-    recorded = read_json(layout.root / "bmc.json")
-    found = ProcessId(**recorded) if recorded else None
-    return found if found is not None and found.alive() else None
+    return recorded.running(layout.root / "bmc.json")
 
 
 def start(layout: Layout, hosts: Sequence[RunningHost]) -> None:
@@ -50,9 +48,7 @@ def start(layout: Layout, hosts: Sequence[RunningHost]) -> None:
         os.chown(password, int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", "-1")))
     write_json(layout.bmcs / "hosts.json", [host.model_dump() for host in hosts])
     words = [sys.executable, "-m", "metalserve.lab.bmc.service", str(layout.root), str(layout.lab_id)]
-    started = ProcessId.of(spawn(words, log=layout.root / "bmc.log"))
-    if started is not None:
-        write_json(layout.root / "bmc.json", vars(started))
+    recorded.begin(layout.root / "bmc.json", words, log=layout.root / "bmc.log")
 
 
 def wait(layout: Layout, hosts: Sequence[RunningHost]) -> None:
@@ -77,10 +73,7 @@ def wait(layout: Layout, hosts: Sequence[RunningHost]) -> None:
 
 def stop(layout: Layout) -> None:
     """End it. A host that it is just booting is left as it is."""
-    running = process(layout)
-    if running is not None:
-        running.end(grace_s=2.0)
-    (layout.root / "bmc.json").unlink(missing_ok=True)
+    recorded.end(layout.root / "bmc.json")
 
 
 def forget(layout: Layout, name: str) -> None:
