@@ -82,9 +82,10 @@ def _hosts(inventory: str, limits: tuple[str, ...], save: Path, as_json: bool) -
 
 
 def _kept(save: Path, name: str, data: bytes) -> Path:
+    from metalserve.recovery.last_verify import with_verify
     from metalserve.report.writing import write_whole
 
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = save / f"{name.replace('/', '_')}-{stamp}.tar.gz"
-    write_whole(path, gzip.compress(data, compresslevel=3, mtime=0))
+    write_whole(path, gzip.compress(with_verify(data, name), compresslevel=3, mtime=0))
     return path

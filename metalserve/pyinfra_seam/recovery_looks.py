@@ -16,6 +16,7 @@ from metalserve.pyinfra_seam.outofband import OutOfBand
 from metalserve.pyinfra_seam.recovery_sessions import Sessions
 from metalserve.pyinfra_seam.sessions import Answer
 from metalserve.recovery.bundle import DEADLINE_S, Token, collecting_script
+from metalserve.recovery.last_verify import with_verify
 from metalserve.recovery.look import Seen, see, unpacked
 from metalserve.recovery.ports import Looked
 from metalserve.report.writing import write_whole
@@ -114,7 +115,8 @@ class Looks:
 
     def _write(self, host: str, data: bytes) -> str:
         path = self._keep / f"{_safe(host)}-{_stamp()}.tar.gz"
-        write_whole(path, gzip.compress(data, compresslevel=3, mtime=0))
+        whole = with_verify(data, host)
+        write_whole(path, gzip.compress(whole, compresslevel=3, mtime=0))
         self._kept.setdefault(host, []).append(path)
         return str(path)
 

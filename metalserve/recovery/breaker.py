@@ -3,6 +3,10 @@
 It counts hosts, not events, and only those that *turned* unhealthy within the window: a host that has been bad for
 days, or flaps, is one host once. It never closes by itself. What was seen before a person closed it does not open it
 again, and neither do the hosts that opened it until they have been well: the person knows of them.
+
+A bad rollout may break a host an hour: never many within the window. So hosts that turned unhealthy within a day open
+it too when something sets them apart from the rest of the fleet (release, rack, switch ...) that chance would not; there,
+those that were brought back count as well.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from metalserve.recovery.factors import Factors, common, in_common
+from metalserve.recovery.factors import SYMPTOMS, Factors, common, in_common
 from metalserve.recovery.memory import Memory, Seen, duration
 from metalserve.recovery.values import BreakerState, Sighting
 from metalserve.settings.recovery import RecoveryFleetSettings
@@ -21,6 +25,10 @@ SPELL_S = 3600.0
 
 KNOWN_S = 86400.0
 """Seconds after a person closed the breaker in which the hosts that had opened it count only once they were well."""
+
+SLOW_CHANCE = 0.001
+"""Probability of a chance, corrected for the number of factors, below which a factor opens the breaker slowly. Our own:
+the day moves on with every round, and a few looks a day at 0.01 would call people for nothing every month."""
 
 EARLIER_S = 7 * 86400.0
 """Seconds of sightings that symptoms are compared with."""
@@ -104,11 +112,62 @@ def consider(
     bad = turned(recent, state, rules, now, well=memory.recovered, apart=marked)
     most = limit(len(fleet), rules)
     if len(bad) < most:
-        return state
+        return _consider_slowly(state, seen, memory, fleet, rules)
     earlier = {each.host: each.factors for each in seen.latest(now - EARLIER_S) if each.host not in bad}
     shared = common({host: last.factors for host, last in bad.items()}, fleet, earlier)
-    hosts = sorted(bad)
-    named = ", ".join(hosts[:6]) + (f" and {len(hosts) - 6} more" if len(hosts) > 6 else "")
     window = duration(rules.breaker_window_s)
-    why = f"{len(hosts)} of {len(fleet)} hosts turned unhealthy within {window} (limit {most}): {named}"
-    return replace(state, open=True, since=now, why=f"{why}; {in_common(shared)}", hosts=tuple(hosts))
+    why = f"{len(bad)} of {len(fleet)} hosts turned unhealthy within {window} (limit {most}): {_named(bad)}"
+    return _opened(state, now, f"{why}; {in_common(shared)}", bad)
+
+
+def _consider_slowly(
+    state: BreakerState, seen: Seen, memory: Memory, fleet: Mapping[str, Factors], rules: RecoveryFleetSettings
+) -> BreakerState:
+    """Return the state after the long window: open when what many bad hosts share is no chance."""
+    window = rules.breaker_slow_window_h * 3600.0
+    begins = memory.now - window
+    if len(seen.latest(begins)) < rules.breaker_slow_hosts:  # cheap, and nearly always so
+        return state
+    marked = {mark.host for mark in memory.marks if mark.kind != "quarantine"}  # a rollout may have brought them there
+    bad = turned_ever(seen.since(begins - SPELL_S), state, begins, apart=marked)
+    changes = {host: {k: v for k, v in last.factors.items() if k not in SYMPTOMS} for host, last in bad.items()}
+    blamed = [f for f in common(changes, fleet) if f.bad >= rules.breaker_slow_hosts and f.chance < SLOW_CHANCE]
+    if not blamed:
+        return state
+    why = f"{len(bad)} of {len(fleet)} hosts turned unhealthy within {duration(window)}: {_named(bad)}"
+    return _opened(state, memory.now, f"{why}; {in_common(blamed)}", bad)
+
+
+def turned_ever(
+    sightings: Iterable[Sighting], state: BreakerState, begins: float, *, apart: Iterable[str] = ()
+) -> dict[str, Sighting]:
+    """Return the hosts that turned unhealthy since a time, those brought back since too, each with its last sighting.
+
+    Args:
+        sightings: from `begins` less `SPELL_S` on, the oldest first.
+        state: the breaker; what was seen before a person closed it, and the hosts that had opened it, are known.
+        begins: seconds since the epoch.
+        apart: hosts that do not count: somebody has marked them.
+    """
+    begins = max(begins, state.closed_at)
+    left_out = set(apart)
+    before: dict[str, float] = {}
+    counted: dict[str, Sighting] = {}
+    for seen in sightings:
+        goes_on = seen.host in before and seen.at - before[seen.host] <= SPELL_S
+        before[seen.host] = seen.at
+        known = seen.host in state.hosts and seen.at <= state.closed_at + KNOWN_S
+        if seen.host in left_out or known:
+            continue
+        if seen.host in counted or (not goes_on and seen.at > begins):
+            counted[seen.host] = seen
+    return counted
+
+
+def _opened(state: BreakerState, now: float, why: str, bad: Iterable[str]) -> BreakerState:
+    return replace(state, open=True, since=now, why=why, hosts=tuple(sorted(bad)))
+
+
+def _named(bad: Iterable[str]) -> str:
+    hosts = sorted(bad)
+    return ", ".join(hosts[:6]) + (f" and {len(hosts) - 6} more" if len(hosts) > 6 else "")

@@ -153,6 +153,12 @@ class RecoveryFleetSettings(Section):
     breaker_least: Positive = Field(
         3, description="fewer hosts never open the breaker (our own: of two hosts one is 50 %)"
     )
+    breaker_slow_window_h: Positive = Field(
+        24, description="hours; hosts that turned unhealthy within them open the breaker if they share what others lack"
+    )
+    breaker_slow_hosts: Positive = Field(
+        5, description="hosts with the same release, driver, rack ... that open it so (our own)"
+    )
 
     @field_validator("floor")
     @classmethod

@@ -27,7 +27,14 @@ CYCLONEDX, SPDX = "sbom.cdx.json", "sbom.spdx.json"
 _OURS = uuid.UUID("6b1f6c0e-0d55-5d0b-9a52-5f1b0a2a6e11")
 """Namespace of the serial numbers: the same inputs get the same one."""
 
-_RUN = "import sys; from debsbom.cli import main; sys.exit(main())"
+_RUN = """\
+import functools, sys, license_expression
+license_expression.get_spdx_licensing = functools.cache(license_expression.get_spdx_licensing)
+from debsbom.cli import main
+sys.exit(main())
+"""
+"""debsbom, with SPDX's list of licences read once and not once a package: 6 s of processor for 238 packages, not 33."""
+
 _TIMEOUT_S = 600.0
 
 

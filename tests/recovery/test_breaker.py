@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from metalserve.recovery.values import BreakerState, Mark, Sighting
 from metalserve.settings.recovery import RecoveryFleetSettings
 
 NOW = 1_000_000.0
-RULES = RecoveryFleetSettings(breaker_hosts=4, breaker_percent=50, breaker_window_s=300)
+RULES = RecoveryFleetSettings(breaker_hosts=4, breaker_percent=50, breaker_window_s=300, breaker_slow_hosts=1000)
 FLEET = {f"h{n}": {"release": "2026.11", "rack": f"r{n % 5}"} for n in range(100)}
 CLOSED = BreakerState()
 
@@ -119,6 +121,48 @@ def test_spells() -> None:
     found = spells(sorted(sightings, key=lambda s: s.at), {"h2": 100.0})
     assert {host: since for host, (since, _) in found.items()} == {"h1": 71 + SPELL_S}
     assert {host: since for host, (since, _) in spells(sightings[:3], {"h1": 40.0}).items()} == {"h1": 70, "h2": 20}
+
+
+class TestSlowly:
+    """A bad rollout that breaks a host an hour, so that the short window never sees two."""
+
+    rules: ClassVar = RecoveryFleetSettings()
+    fleet: ClassVar = {
+        f"h{n}": {"release": "2026.12" if n < 40 else "2026.11", "rack": f"r{n % 20}"} for n in range(400)
+    }
+
+    def judged(self, hosts: list[int], state: BreakerState = CLOSED, memory: Memory | None = None) -> BreakerState:
+        hourly = [Sighting(f"h{n}", NOW - 3600 * i, ("gpu-fault",), self.fleet[f"h{n}"]) for i, n in enumerate(hosts)]
+        return consider(state, told(hourly), memory or Memory(NOW), self.fleet, self.rules)
+
+    def test_the_release_is_blamed(self) -> None:
+        state = self.judged([1, 5, 100, 9, 13, 222, 17, 21])
+        assert state.open and state.hosts == ("h1", "h100", "h13", "h17", "h21", "h222", "h5", "h9")
+        assert state.why.startswith("8 of 400 hosts turned unhealthy within 24 h: h1, h100, h13, h17, h21, h222 and 2 ")
+        assert "in common: release 2026.12 (6 of 8 bad hosts, 40 of 400 of the fleet" in state.why
+
+    def test_brought_back_or_quarantined_hosts_count_too(self) -> None:
+        back = Memory(NOW, recovered={f"h{n}": NOW - 60 for n in range(400)})
+        assert self.judged([1, 5, 9, 13, 17, 21], memory=back).open
+        lost = Memory(NOW, marks=tuple(Mark(f"h{n}", "quarantine", "tool", "", NOW) for n in (1, 5, 9, 13)))
+        assert self.judged([1, 5, 9, 13, 17, 21], memory=lost).open
+
+    def test_hosts_in_maintenance_do_not_count(self) -> None:
+        away = Memory(NOW, marks=tuple(Mark(f"h{n}", "maintenance", "eve", "", NOW) for n in (1, 5)))
+        assert not self.judged([1, 5, 9, 13, 17, 21], memory=away).open
+
+    def test_a_day_of_ordinary_faults_does_not_open_it(self) -> None:
+        assert not self.judged([3, 45, 90, 111, 150, 201, 222, 260, 301, 333, 350, 399]).open
+        assert not self.judged([1, 5, 9, 13]).open, "too few"
+
+    def test_what_was_seen_before_a_person_closed_it_does_not_count(self) -> None:
+        state = BreakerState(False, 0.0, "", (), "eve", NOW - 1800)
+        assert not self.judged([1, 5, 9, 13, 17, 21], state).open
+
+    def test_nor_a_host_that_has_been_bad_all_the_time(self) -> None:
+        ages = range(0, 30 * 3600, 1800)
+        chronic = [Sighting(f"h{n}", NOW - ago, ("gpu-fault",), self.fleet[f"h{n}"]) for ago in ages for n in range(8)]
+        assert not consider(CLOSED, told(chronic), Memory(NOW), self.fleet, self.rules).open
 
 
 times = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4000)), max_size=120)
