@@ -5,8 +5,8 @@ days, or flaps, is one host once. It never closes by itself. What was seen befor
 again, and neither do the hosts that opened it until they have been well: the person knows of them.
 
 A bad rollout may break a host an hour: never many within the window. So hosts that turned unhealthy within a day open
-it too when something sets them apart from the rest of the fleet (release, rack, switch ...) that chance would not; there,
-those that were brought back count as well.
+it too when something sets them apart from the rest of the fleet (release, rack, switch ...) that chance would not;
+those that were brought back count there as well.
 """
 
 from __future__ import annotations
