@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from metalserve.errors import MetalserveError
+from metalserve.yaml_text import read_yaml
 
 SECTIONS = ("engine",)
 """What a plan may change: the launch, not what is staged or installed."""
@@ -35,7 +36,7 @@ def overrides_of(words: Sequence[str], option: str) -> dict[str, Any]:
         if key in found:
             raise MetalserveError(f"{key} is given twice", where=option)
         try:
-            found[key] = yaml.safe_load(text)
+            found[key] = read_yaml(text)
         except yaml.YAMLError as error:
             raise MetalserveError(f"{key}: not YAML: {' '.join(str(error).split())}", where=option) from error
     return found

@@ -7,14 +7,14 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metalserve.catalogue.models import CatalogueError
+from metalserve.yaml_text import read_yaml
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class When(_Row):
@@ -104,7 +104,7 @@ def load_bmc_quirks() -> BmcQuirks:
         CatalogueError: the file is damaged or names a source that it has not.
     """
     text = resources.files("metalserve.catalogue").joinpath("bmc_quirks.yaml").read_text(encoding="utf-8")
-    data: Any = yaml.safe_load(text)
+    data: Any = read_yaml(text)
     try:
         for kind in ("baseboards", "quirks"):
             for row in data[kind]:

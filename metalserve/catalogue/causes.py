@@ -7,11 +7,11 @@ from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Final, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from metalserve.catalogue.models import CatalogueError
 from metalserve.catalogue.needles import needles
+from metalserve.yaml_text import read_yaml
 
 Confidence = Literal["low", "medium", "high"]
 Log = Literal["kernel", "fabric", "engine", "bmc"]
@@ -24,7 +24,7 @@ _FORMS: Final = 4096
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Rung(_Row):
@@ -218,11 +218,11 @@ def load_causes() -> CauseCatalogue:
         CatalogueError: the file is damaged or contradicts itself.
     """
     place = resources.files("metalserve.catalogue")
-    data: Any = yaml.safe_load(place.joinpath("causes.yaml").read_text(encoding="utf-8"))
+    data: Any = read_yaml(place.joinpath("causes.yaml").read_text(encoding="utf-8"))
     data["signs"] = []
     for name in SIGN_FILES:
-        data["signs"] += yaml.safe_load(place.joinpath("signs", f"{name}.yaml").read_text(encoding="utf-8"))
-    data["unread"] = yaml.safe_load(place.joinpath("signs", "unread.yaml").read_text(encoding="utf-8"))
+        data["signs"] += read_yaml(place.joinpath("signs", f"{name}.yaml").read_text(encoding="utf-8"))
+    data["unread"] = read_yaml(place.joinpath("signs", "unread.yaml").read_text(encoding="utf-8"))
     for kind in ("causes", "signs", "nvlink5", "xid_texts"):
         for row in data[kind]:
             row["source"] = data["sources"][row["source"]]

@@ -6,14 +6,15 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict
+
+from metalserve.yaml_text import read_yaml
 
 
 class ClockReason(BaseModel):
     """One clocks-event reason; `bad` are those that are not normal under load (mask 0xE8)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     bit: int
     name: str
@@ -27,7 +28,7 @@ class ClockReason(BaseModel):
 def load_clock_reasons() -> tuple[ClockReason, ...]:
     """Return all reasons, the worst first: what is bad, what somebody has set, what is normal."""
     text = resources.files("metalserve.catalogue").joinpath("clock_reasons.yaml").read_text(encoding="utf-8")
-    data = yaml.safe_load(text)
+    data = read_yaml(text)
     rows = [ClockReason(**{**row, "source": data["sources"][row["source"]]}) for row in data["reasons"]]
     rank = {"bad": 0, "set": 1, "normal": 2, "idle": 3}
     # of two bad ones the higher bit says more: heat or brake, where hw_slowdown only says that the hardware did it

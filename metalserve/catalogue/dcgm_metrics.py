@@ -7,10 +7,10 @@ from functools import cache, cached_property
 from importlib import resources
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from metalserve.catalogue.models import CatalogueError, suggestion
+from metalserve.yaml_text import read_yaml
 
 
 class DcgmField(BaseModel):
@@ -25,7 +25,7 @@ class DcgmField(BaseModel):
         help: what it says, with its unit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     id: int
     name: str
@@ -43,7 +43,7 @@ class DcgmField(BaseModel):
 class DcgmMetrics(BaseModel):
     """The table of fields and exporters."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     sources: Mapping[str, str]
     exporter_package: str
@@ -83,7 +83,7 @@ class DcgmMetrics(BaseModel):
 def load_dcgm_metrics() -> DcgmMetrics:
     """Return the table; each process reads it once."""
     text = (resources.files("metalserve.catalogue") / "dcgm_metrics.yaml").read_text("utf-8")
-    return DcgmMetrics.model_validate(yaml.safe_load(text))
+    return DcgmMetrics.model_validate(read_yaml(text))
 
 
 __all__ = ["DcgmField", "DcgmMetrics", "load_dcgm_metrics"]

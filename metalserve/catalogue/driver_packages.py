@@ -12,7 +12,7 @@ Keep = Literal["pinning-package", "module-stream", "versionlock"]
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class _Rule(_Row):

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metalserve.catalogue.models import CatalogueError
+from metalserve.yaml_text import read_yaml
 
 
 class Holder(BaseModel):
@@ -19,7 +20,7 @@ class Holder(BaseModel):
         why: what it has them open for.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     unit: str
     why: str
@@ -35,7 +36,7 @@ class DriverReload(BaseModel):
         space_mib: directory -> free MiB that its file system must have before an upgrade begins.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     source: str
     stop: tuple[Holder, ...]
@@ -57,6 +58,6 @@ def load_driver_reload() -> DriverReload:
     """
     text = resources.files("metalserve.catalogue").joinpath("driver_reload.yaml").read_text(encoding="utf-8")
     try:
-        return DriverReload.model_validate(yaml.safe_load(text))
+        return DriverReload.model_validate(read_yaml(text))
     except (yaml.YAMLError, ValidationError) as error:
         raise CatalogueError(f"driver_reload.yaml: {error}") from error

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from metalserve.catalogue.causes import CauseCatalogue, load_causes
 from metalserve.catalogue.models import CatalogueError
+from metalserve.yaml_text import read_yaml
 
 Depth = Literal["quick", "standard", "deep"]
 Together = Literal["all", "joined", "alone", "never"]
@@ -19,7 +20,7 @@ DEPTHS: tuple[Depth, ...] = ("quick", "standard", "deep")
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class LadderRung(_Row):
@@ -152,7 +153,7 @@ def load_ladder() -> Ladder:
     """
     text = resources.files("metalserve.catalogue").joinpath("ladder.yaml").read_text(encoding="utf-8")
     try:
-        data: Any = yaml.safe_load(text)
+        data: Any = read_yaml(text)
         for kind in ("rungs", "resets", "again"):
             for row in data[kind]:
                 row["source"] = data["sources"][row["source"]]

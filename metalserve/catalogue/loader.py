@@ -6,7 +6,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from metalserve.catalogue.driver_packages import DriverPackages
@@ -19,11 +18,7 @@ from metalserve.catalogue.models import (
 from metalserve.catalogue.prices import Prices
 from metalserve.catalogue.speeds import Roofline, Speeds
 from metalserve.catalogue.thresholds import KernelParameters, Threshold, ThresholdCatalogue
-
-try:  # the C loader is ten times faster; PyYAML without libyaml lacks it
-    from yaml import CSafeLoader as _Loader
-except ImportError:  # pragma: no cover
-    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+from metalserve.yaml_text import read_yaml
 
 _Catalogue = TypeVar(
     "_Catalogue",
@@ -182,7 +177,7 @@ def threshold(name: str) -> Threshold:
 
 def _read(name: str) -> dict[str, Any]:
     text = resources.files("metalserve.catalogue").joinpath(name).read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.load(text, Loader=_Loader)
+    data: dict[str, Any] = read_yaml(text)
     return data
 
 

@@ -25,7 +25,7 @@ PRICE_UNITS: dict[Way, str] = {
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     date: datetime.date = Field(description="when it was read or published")
     source: str = Field(min_length=3)
@@ -107,7 +107,7 @@ class ProfileRow(_Row):
 class Prices(BaseModel):
     """The file prices.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     sources: dict[str, str]
     hardware: tuple[HardwarePrice, ...]

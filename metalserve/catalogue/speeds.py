@@ -11,7 +11,7 @@ LinkFamily = Literal["nvlink3", "nvlink4", "nvlink5", "pcie4", "pcie5"]
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Compute(_Row):

@@ -16,7 +16,7 @@ Basis = Literal["documented", "measured", "guessed"]
 class Threshold(BaseModel):
     """One figure that a check compares with."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     id: str
     value: float
@@ -33,7 +33,7 @@ class Threshold(BaseModel):
 class KernelParameter(BaseModel):
     """A parameter of the kernel command line that harms a GPU host."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     match: str
     impact: str
@@ -47,7 +47,7 @@ class KernelParameter(BaseModel):
 class KernelParameters(BaseModel):
     """All such parameters."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     source: str
     parameters: tuple[KernelParameter, ...]
@@ -56,7 +56,7 @@ class KernelParameters(BaseModel):
 class ThresholdCatalogue(BaseModel):
     """All thresholds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     thresholds: tuple[Threshold, ...]
 

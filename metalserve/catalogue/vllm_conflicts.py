@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import yaml
-
 from metalserve.catalogue.vllm_flags import ArgProblem, Argument, load_flags
 from metalserve.paths import CATALOGUE
+from metalserve.yaml_text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Conflict:
 
 @cache
 def _rules() -> dict[str, list[dict[str, Any]]]:
-    rules: dict[str, list[dict[str, Any]]] = yaml.safe_load((CATALOGUE / "vllm/conflicts.yaml").read_text("utf-8"))
+    rules: dict[str, list[dict[str, Any]]] = read_yaml((CATALOGUE / "vllm/conflicts.yaml").read_text("utf-8"))
     return rules
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import yaml
-
 from metalserve.errors import MetalserveError
 from metalserve.paths import CATALOGUE
+from metalserve.yaml_text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Profile:
 @cache
 def load_profile(name: str) -> Profile:
     """Return a profile of the catalogue; raises MetalserveError when there is none of this name."""
-    data: dict[str, Any] = yaml.safe_load((CATALOGUE / "vllm/profiles.yaml").read_text(encoding="utf-8"))
+    data: dict[str, Any] = read_yaml((CATALOGUE / "vllm/profiles.yaml").read_text(encoding="utf-8"))
     if name not in data:
         raise MetalserveError(f"no profile '{name}'", where="engine.profile", remedy=f"one of {', '.join(data)}")
     row = data[name]

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-import yaml
+from metalserve.yaml_text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ VERSION = "0.1.17"
 def router_options() -> Mapping[str, RouterOption]:
     """Return option -> what it takes, of `VERSION`."""
     text = (resources.files("metalserve.catalogue") / "vllm" / f"router-{VERSION}.yaml").read_text("utf-8")
-    data = yaml.safe_load(text)
+    data = read_yaml(text)
     return {
         name: RouterOption(entry["value"], tuple(entry.get("choices", ()))) for name, entry in data["options"].items()
     }

@@ -6,14 +6,15 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
+
+from metalserve.yaml_text import read_yaml
 
 
 class WorkloadShape(BaseModel):
     """One kind of request; see workloads.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str
     prompt: int = Field(gt=0)
@@ -32,7 +33,7 @@ class WorkloadShape(BaseModel):
 def load_workloads() -> dict[str, WorkloadShape]:
     """Return the shapes by name."""
     text = resources.files("metalserve.catalogue").joinpath("workloads.yaml").read_text(encoding="utf-8")
-    data = yaml.safe_load(text)
+    data = read_yaml(text)
     return {
         name: WorkloadShape(name=name, **{**row, "source": data["sources"][row["source"]]})
         for name, row in data["workloads"].items()

@@ -11,6 +11,7 @@ import yaml
 from metalserve.errors import MetalserveError
 from metalserve.flags.command import Command, read_text, read_words
 from metalserve.flags.shell import Word, statements, word
+from metalserve.yaml_text import read_yaml
 
 _COMPOSE = re.compile(r"^services\s*:", re.MULTILINE)
 
@@ -26,7 +27,7 @@ def read_pasted(text: str) -> Command:
 
 def _from_compose(text: str) -> Command:
     try:
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
     except yaml.YAMLError:  # its message would repeat the line, and what stands in it
         raise MetalserveError("is not YAML", where="the compose file", remedy="paste the whole file") from None
     services = data.get("services") if isinstance(data, dict) else None

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import yaml
+from metalserve.yaml_text import read_yaml
 
 DATASOURCE = {"type": "prometheus", "uid": "metalserve"}
 
@@ -54,7 +54,7 @@ def load_dashboards() -> tuple[Dashboard, ...]:
     text = (resources.files("metalserve.monitoring") / "dashboards.yaml").read_text("utf-8")
     return tuple(
         Dashboard(each["uid"], each["title"], tuple(_read(panel) for panel in each["panels"]))
-        for each in yaml.safe_load(text)["dashboards"]
+        for each in read_yaml(text)["dashboards"]
     )
 
 

@@ -6,16 +6,15 @@ import difflib
 from functools import cache
 from typing import Any
 
-import yaml
-
 from metalserve.errors import MetalserveError
 from metalserve.paths import CATALOGUE
 from metalserve.planning.model import ModelConfig, model_config_from
+from metalserve.yaml_text import read_yaml
 
 
 @cache
 def _rows() -> dict[str, dict[str, Any]]:
-    data: dict[str, Any] = yaml.safe_load((CATALOGUE / "language_models.yaml").read_text(encoding="utf-8"))
+    data: dict[str, Any] = read_yaml((CATALOGUE / "language_models.yaml").read_text(encoding="utf-8"))
     rows: dict[str, dict[str, Any]] = data["models"]
     return rows
 

@@ -16,6 +16,7 @@ from metalserve.errors import MetalserveError
 from metalserve.paths import releases_directory
 from metalserve.settings.common import Section, problem
 from metalserve.settings.reading import problems_of
+from metalserve.yaml_text import read_yaml
 
 
 class ReleaseError(MetalserveError):
@@ -154,7 +155,7 @@ def _read_release(path: Path, mtime_ns: int, size: int) -> Release:
     # A fleet names a handful of releases a thousand times; time and size make a changed file a new one.
     where = f"{path.parent.name}/{path.name}"
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data: Any = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ReleaseError(f"cannot be read: {error}", where=where) from error
     if not isinstance(data, dict):

@@ -6,16 +6,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from metalserve.releases.model import version_key
 from metalserve.settings.common import Section
-
-try:  # the C loader is ten times faster; PyYAML without libyaml lacks it
-    from yaml import CSafeLoader as _Loader
-except ImportError:  # pragma: no cover
-    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+from metalserve.yaml_text import read_yaml
 
 
 class Rule(Section):
@@ -180,4 +175,4 @@ def load_vulnerabilities() -> Vulnerabilities:
 
 def _read(name: str) -> Any:
     text = resources.files("metalserve.catalogue").joinpath(name).read_text(encoding="utf-8")
-    return yaml.load(text, Loader=_Loader)
+    return read_yaml(text)

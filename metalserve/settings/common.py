@@ -14,10 +14,11 @@ class Section(BaseModel):
 
     Types are strict (`"8000"` is no port): what pyinfra's `--data` and YAML give has a type already, and a silent
     conversion hides a typing error in an inventory. Inputs stay out of error messages, because any may be a secret.
+    Checks are built when they are first needed: a command that needs two sections does not wait for fifty.
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, protected_namespaces=()
+        defer_build=True, extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, protected_namespaces=()
     )
 
 

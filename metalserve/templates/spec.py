@@ -17,6 +17,7 @@ from metalserve.releases import load_release
 from metalserve.settings import HostSettings
 from metalserve.settings.common import Section, Url, problem
 from metalserve.trees.mirrors import machine_mirrors
+from metalserve.yaml_text import read_yaml
 
 SPECS = FILES / "templates/os"
 
@@ -259,7 +260,7 @@ def _with_mirrors(value: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text())
+        value = read_yaml(path.read_text())
     except OSError as error:
         raise MetalserveError(
             f"no template '{path.stem}'",

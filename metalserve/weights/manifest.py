@@ -19,6 +19,7 @@ from metalserve.paths import ROOT
 from metalserve.settings.common import Section, problem
 from metalserve.settings.reading import problems_of
 from metalserve.settings.serving import REPOSITORY, REVISION
+from metalserve.yaml_text import read_yaml
 
 RESERVED = ".metalserve-"
 """What the store itself puts beside the files of a model begins with this."""
@@ -144,7 +145,7 @@ def _parsed(text: str) -> Any:
         except ValueError:
             pass  # braces are YAML too
     # the loader in C, where PyYAML has it, reads a thousand files in a tenth of the time
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe ones
+    return read_yaml(text)
 
 
 def checked(data: dict[str, Any], where: str) -> Manifest:

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from metalserve.errors import MetalserveError
+from metalserve.yaml_text import read_yaml
 
 DIRECTORY = Path(__file__).resolve().parent
 _STRICT = ConfigDict(extra="forbid")
@@ -205,7 +205,7 @@ def load_profile(name: str) -> Profile:
         raise MetalserveError(
             f"no machine profile {name!r}", where="lab", remedy=f"one of: {', '.join(profile_names())}"
         )
-    data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data: Any = read_yaml(path.read_text(encoding="utf-8"))
     try:
         profile = _adapter().validate_python(data, strict=True)
     except ValidationError as error:
