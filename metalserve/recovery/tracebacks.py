@@ -43,6 +43,8 @@ _AT_REQUEST: Final = re.compile(
     r"|^(?:ERROR:\s{1,8})?Exception in ASGI application"
 )
 
+_IMPORT: Final = "<import>"
+
 
 @dataclass
 class Failure:
@@ -119,13 +121,15 @@ def failures(lines: Sequence[str], known: Tracebacks | None = None) -> list[Fail
     if now is not None and now.frames:
         found.append(now)
     for each in found:
+        if _importing(each.frames):
+            each.frames.append(_IMPORT)
         each.request = (
             each.request
             or any(known.of_requests.search(frame) for frame in each.frames)
             or re.search(known.request_kinds, each.kind) is not None
         )
         each.perhaps = re.search(known.request_words, each.words) is not None
-        if any(known.of_runs.search(f) or known.of_starts.search(f) for f in each.frames):
+        if any(f == _IMPORT or known.of_runs.search(f) or known.of_starts.search(f) for f in each.frames):
             each.request = each.perhaps = False
     return found
 
@@ -157,6 +161,12 @@ def reason(lines: Sequence[str], known: Tracebacks | None = None) -> Reason | No
             if kind is not None and each.kind:
                 return Reason(kind.cause, each.line, known.sources[kind.source])
     return Reason("engine-died", ended[-1].line, known.sources["python"])
+
+
+def _importing(frames: Sequence[str]) -> bool:
+    """Whether the last frames are files that import each other: what failed is an import."""
+    own = [frame for frame in frames if "importlib" not in frame and "<frozen" not in frame][-2:]
+    return len(own) == 2 and all(frame.endswith((":<module>", ":__getattr__")) for frame in own)
 
 
 def _goes_on(lines: Sequence[str], last: int) -> bool:
