@@ -43,6 +43,8 @@ class Tracebacks(BaseModel):
     request_words: str
     start: str
     run: str
+    failed: str
+    mild: str
     places: tuple[Place, ...]
     kinds: tuple[Place, ...]
 
@@ -60,6 +62,16 @@ class Tracebacks(BaseModel):
     def of_runs(self) -> re.Pattern[str]:
         """The pattern of frames that only an engine has that serves."""
         return re.compile(self.run)
+
+    @cached_property
+    def of_failures(self) -> re.Pattern[str]:
+        """The pattern of lines that say without an exception that something did not come up."""
+        return re.compile(self.failed)
+
+    @cached_property
+    def of_warnings(self) -> re.Pattern[str]:
+        """The pattern of lines that are not meant as errors."""
+        return re.compile(self.mild)
 
 
 @cache

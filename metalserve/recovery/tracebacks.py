@@ -134,6 +134,15 @@ def failures(lines: Sequence[str], known: Tracebacks | None = None) -> list[Fail
     return found
 
 
+def said(lines: Sequence[str], known: Tracebacks) -> list[Failure]:
+    """Return what a log says without an exception of things that did not come up."""
+    return [
+        Failure("Failed", bare(line).strip(), [], line, number, number)
+        for number, line in enumerate(lines)
+        if known.of_failures.search(bare(line)) and not known.of_warnings.search(line)
+    ]
+
+
 def request_lines(lines: Sequence[str]) -> set[int]:
     """Return the numbers of lines that tell of an exception which ended a request and not the engine."""
     return {number for each in failures(lines) if each.request for number in range(each.first, each.last + 1)}
@@ -149,6 +158,7 @@ def reason(lines: Sequence[str], known: Tracebacks | None = None) -> Reason | No
     known = known or load_tracebacks()
     since = started_at(lines)
     ended = [each for each in failures(lines, known) if each.last > since and not (each.request or each.perhaps)]
+    ended = ended or [each for each in said(lines, known) if each.last > since]
     if not ended or _goes_on(lines, ended[-1].last):
         return None
     reasons = [(each, _placed(each, known, served=_served(lines, each, known))) for each in ended]
