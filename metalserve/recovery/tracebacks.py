@@ -43,6 +43,8 @@ _AT_REQUEST: Final = re.compile(
     r"|^(?:ERROR:\s{1,8})?Exception in ASGI application"
 )
 
+_BY_HAND: Final = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "CancelledError"})
+"""Exceptions by which programs are told to end."""
 _IMPORT: Final = "<import>"
 
 
@@ -131,6 +133,7 @@ def failures(lines: Sequence[str], known: Tracebacks | None = None) -> list[Fail
         each.perhaps = re.search(known.request_words, each.words) is not None
         if any(f == _IMPORT or known.of_runs.search(f) or known.of_starts.search(f) for f in each.frames):
             each.request = each.perhaps = False
+        each.request = each.request or each.kind in _BY_HAND
     return found
 
 
