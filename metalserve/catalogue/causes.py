@@ -78,7 +78,7 @@ class Sign(_Row):
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
-        """The pattern; a group `subject` in it names what the line is about. Engines write as they like: in any case."""
+        """The pattern; a group `subject` in it names what the line is about. Engines write in any case."""
         return re.compile(self.pattern, re.IGNORECASE if self.log == "engine" else 0)
 
 

@@ -12,6 +12,7 @@ from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failu
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.stalls import stalled
 from metalserve.recovery.tracebacks import reason, request_lines, started_at
 
 EARLIER = "kernel log of the boot before"
@@ -79,6 +80,9 @@ def of_engine(text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Sus
         if why is not None:
             cause = catalogue.cause(why.cause).model_copy(update={"confidence": "low"})
             yield Suspect(cause, "", why.line.strip()[:LINE_LIMIT], origin, why.source)
+        elif line := stalled(lines):
+            cause = catalogue.cause("engine-hang").model_copy(update={"confidence": "low"})
+            yield Suspect(cause, "", line.strip()[:LINE_LIMIT], origin, cause.source)
 
 
 def of_kernel(line: str) -> bool:
