@@ -78,8 +78,8 @@ class Sign(_Row):
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
-        """The pattern; a group `subject` in it names what the line is about."""
-        return re.compile(self.pattern)
+        """The pattern; a group `subject` in it names what the line is about. Engines write in any case."""
+        return re.compile(self.pattern, re.IGNORECASE if self.log == "engine" else 0)
 
 
 class Unread(_Row):

@@ -43,9 +43,12 @@ _END_OF_SMI = re.compile(r"^(?:_{20,}|\*\*\* .{1,200})[ \t]*$", re.MULTILINE)
 _FABRIC = re.compile(r"nv-fabricmanager|\[tid \d+\]|Fabric Manager version is|[Ff]abric [Mm]anager config file item")
 _ENGINE = re.compile(
     r"\bvllm\b|EngineCore|ProcessGroupNCCL|APIServer pid=|torch\.(?:cuda\.)?OutOfMemoryError|uvicorn|NCCL (?:WARN|INFO)"
-    r"|CUDA error|cudaError|nvidia-container-|OCI runtime|Traceback \(most recent|ray\.exceptions",
-    re.IGNORECASE,
+    r"|CUDA error|cudaError|nvidia-container-|OCI runtime|Traceback \(most recent|ray\.exceptions|site-packages/"
+    r"|dist-packages/|^[\w.]{0,80}(?:Error|Exception): |\btorch\b|\bnvcc\b|huggingface|\bCUDA\b"
+    r"|Error response from daemon",
+    re.IGNORECASE | re.MULTILINE,
 )
+_NAMED = re.compile(r"engine|vllm|container|docker|podman|\bray|nccl|server|\blog\b", re.IGNORECASE)
 _KERNEL = re.compile(
     r"NVRM: |SXid \(|^\[ {0,8}\d{1,9}\.\d{6}\]|^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|\bkernel: "
     r"|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:|nvme\d+: |PCIe Bus Error|(?:XFS|EXT4-fs) |Out of memory: Kill|Kernel panic"
@@ -204,7 +207,8 @@ def _take(where: str, text: str, parts: _Parts) -> int:
         taken += 1
         if _FABRIC.search(rest):
             parts.add("fabric", rest)
-    if _ENGINE.search(rest) or _has_sign(rest, "engine"):
+    named = not taken and _NAMED.search(name) is not None and rest.strip() != ""
+    if _ENGINE.search(rest) or _has_sign(rest, "engine") or named:
         parts.engines[_engine_name(name, len(parts.engines))] = rest
         taken += 1
         if _FABRIC.search(rest) and not _KERNEL.search(rest):

@@ -12,14 +12,20 @@ from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failu
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.stalls import stalled
+from metalserve.recovery.tracebacks import reason, request_lines, started_at
 
 EARLIER = "kernel log of the boot before"
 LINE_LIMIT = 400
 """Characters of a line that are kept as evidence."""
 _SUBJECTS: Final = ("subject", "other", "third", "fourth")
 """Groups of a sign that name what a line is about: one for each form of the line."""
+_BEYOND_A_START: Final = frozenset({"engine-memory-error"})
+"""What an engine met that a start after it does not cure."""
 _UNREAD_LIMIT: Final = 20
 """Lines that are listed of a kind of log; they are for a person, who reads the log itself when there are more."""
+_INFORMATION: Final = re.compile(r"\bNCCL (?:INFO|TRACE) |\bras/\w+\.cc:\d+ NCCL ")
+"""Lines of NCCL that tell what it tried and did without, and those of its service for lookers-on."""
 _EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
 _KERNEL_LINE: Final = re.compile(r"NVRM: |\bkernel: |^\[ {0,8}\d{1,9}\.\d{6}\]|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:")
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|\d{1,20}")
@@ -51,7 +57,7 @@ def from_logs(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect
     if evidence.fabric is not None:
         yield from _matches("fabric", evidence.fabric, "fabric manager's log", catalogue)
     for name, text in evidence.engines.items():
-        for suspect in _matches("engine", text, f"log of {name}", catalogue):
+        for suspect in of_engine(text, f"log of {name}", catalogue):
             yield Suspect(suspect.cause, suspect.subject or name, suspect.line, suspect.origin, suspect.source)
     for name in evidence.silent_engines:
         cause = catalogue.cause("engine-hang")
@@ -62,6 +68,21 @@ def from_earlier(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Susp
     """Find why the host went down: signs in the kernel log of the boot before. No step is taken for them any more."""
     if evidence.earlier is not None:
         yield from _matches("kernel", evidence.earlier, EARLIER, catalogue)
+
+
+def of_engine(text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
+    """Find the signs in an engine's log; where none tells why it ended, its tracebacks do, with low confidence."""
+    found = list(_matches("engine", text, origin, catalogue))
+    yield from found
+    if all(suspect.cause.id == "engine-died" for suspect in found):
+        lines = [line for line in clean(text).splitlines() if not of_kernel(line)]
+        why = reason(lines)
+        if why is not None:
+            cause = catalogue.cause(why.cause).model_copy(update={"confidence": "low"})
+            yield Suspect(cause, "", why.line.strip()[:LINE_LIMIT], origin, why.source)
+        elif line := stalled(lines):
+            cause = catalogue.cause("engine-hang").model_copy(update={"confidence": "low"})
+            yield Suspect(cause, "", line.strip()[:LINE_LIMIT], origin, cause.source)
 
 
 def of_kernel(line: str) -> bool:
@@ -75,9 +96,12 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
     heads = [sign for sign in signs if sign.head is not None]
     headed: dict[int, int] = {}
     kept: list[tuple[Sign, Suspect]] = []
-    for number, line in enumerate(clean(text).splitlines()):
+    lines = clean(text).splitlines()
+    requests = request_lines(lines) if log == "engine" else set()
+    started = started_at(lines) if log == "engine" else -1
+    for number, line in enumerate(lines):
         line = line.strip()[:2000]
-        if log == "engine" and of_kernel(line):
+        if log == "engine" and (of_kernel(line) or _INFORMATION.search(line)):
             continue
         headed.update({id(sign): number for sign in heads if sign.head is not None and sign.head.search(line)})
         for sign in ending:
@@ -92,6 +116,10 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
                 continue
             subject = next((value for name in _SUBJECTS if (value := found.groupdict().get(name))), "")
             cause = catalogue.cause(sign.cause)
+            if number < started and cause.subject == "engine" and cause.id not in _BEYOND_A_START:
+                break  # it started in spite of it, or again
+            if number in requests and cause.rung == "converge":
+                break  # a request asked for what cannot be; the engine goes on
             suspect = Suspect(cause, pci_address(subject) or subject, line[:LINE_LIMIT], origin, sign.source)
             kept.append((sign, suspect))
             break  # the first sign that fits is the most telling one: the file is in that order

@@ -42,6 +42,8 @@ _WHY_ENGINES_DIE: Final = frozenset({
     "build-unfit", "model-unsupported", "nccl-network", "compile-failed", "disk-full",
 })  # fmt: skip
 """An engine that died for one of these has that for its cause, not its death."""
+_WHY_NOT_COMPILED: Final = ("model-does-not-fit", "gpu-out-of-memory", "memory-taken", "disk-full", "build-unfit")
+"""What a compiler meets, and tells inside its own failure."""
 _WHY_NO_CONTAINER: Final = ("gpu-off-bus", "driver-mismatch", "driver-absent", "driver-too-old", "gpu-not-shown", "uvm")
 """What the container runtime meets, and tells beside its own failure."""
 
@@ -219,6 +221,8 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
             by = judged.id
         elif cause.id in ("engine-died", "engine-gpu-error") and why is not None and why.id != cause.id:
             by = why.id
+        elif cause.id == "compile-failed" and (known := _first(_WHY_NOT_COMPILED, by_id)):
+            by = known
         elif cause.id == "engine-died" and "engine-gpu-error" in by_id:
             by = "engine-gpu-error"
         elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:

@@ -1,4 +1,4 @@
-"""The cases that were held out for the first figure: ordinary cases since, with what is still judged otherwise."""
+"""The cases that were held out, and those that were collected to train on: what is judged otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from bench.verdict.heldout import CASES, ask, report
 from metalserve.catalogue.causes import load_causes
 
-SETS = sorted(CASES.parent.glob("cases*.yaml"))
+SETS = sorted(CASES.parent.glob("*.yaml"))
 ALL: list[dict[str, Any]] = [case for path in SETS for case in yaml.safe_load(path.read_text())]
 
 OTHERWISE = {

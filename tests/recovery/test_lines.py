@@ -49,7 +49,7 @@ def _shown() -> dict[str, str]:
         texts["fabric"].append(case.get("fabric") or "")
         texts["engine"].append(case.get("engine") or "")
     texts["kernel"] += [trace["kernel"] for trace in TRACES]
-    held = [each for path in (HERE / "heldout").glob("cases*.yaml") for each in yaml.safe_load(path.read_text())]
+    held = [each for path in (HERE / "heldout").glob("*.yaml") for each in yaml.safe_load(path.read_text())]
     others = [text for case in held for text in case["logs"].values()] + [(HERE / "test_signs.py").read_text()]
     return {log: "\n".join([*each, *others]) for log, each in texts.items()}
 
@@ -100,12 +100,19 @@ def test_captured_logs_of_healthy_hosts_hold_no_cause(name: str) -> None:
         ("kernel", "[ 12.000000] INFO: task gdscheck:509579 blocked for more than 120 seconds."),
         ("fabric", "[Apr 17 2024 01:51:39] [ERROR] [tid 2] something new"),
         ("engine", "node:1:2 [0] foo.cc:10 NCCL WARN something new"),
-        ("engine", "torch.AcceleratorError: CUDA error: something new"),
     ],
 )
 def test_what_looks_like_an_error_and_is_not_known_is_listed_and_not_judged(log: str, line: str) -> None:
     verdict = judged(log, f"{line}\n{line}")
     assert (verdict.causes, verdict.rung, verdict.unread) == ((), "nothing", (line,))
+
+
+def test_an_exception_that_is_not_known_ended_the_engine_perhaps() -> None:
+    line = "torch.AcceleratorError: CUDA error: something new"
+    verdict = judged("engine", f"{line}\n{line}")
+    (found,) = verdict.causes
+    assert (found.id, found.confidence, verdict.rung) == ("engine-died", "low", "restart-engine")
+    assert verdict.unread == (line,)
 
 
 def test_a_list_of_what_was_not_understood_stays_short() -> None:
