@@ -7,11 +7,11 @@ from functools import cache, cached_property
 from importlib import resources
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metalserve.catalogue.causes import load_causes
 from metalserve.catalogue.models import CatalogueError
+from metalserve.yaml_text import read_yaml
 
 
 class Place(BaseModel):
@@ -82,7 +82,7 @@ def load_tracebacks() -> Tracebacks:
         CatalogueError: the file is damaged, or names a cause that does not exist.
     """
     place = resources.files("metalserve.catalogue").joinpath("signs", "tracebacks.yaml")
-    data: Any = yaml.safe_load(place.read_text(encoding="utf-8"))
+    data: Any = read_yaml(place.read_text(encoding="utf-8"))
     try:
         known = Tracebacks.model_validate(data)
         for each in (*known.places, *known.kinds):
