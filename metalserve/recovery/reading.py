@@ -51,7 +51,8 @@ _ENGINE = re.compile(
     re.IGNORECASE,
 )
 _KERNEL = re.compile(
-    r"NVRM: |\bS?Xid \(|^\[ {0,8}\d{1,9}\.\d{6}\]|^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|\bkernel: "
+    r"NVRM: |\bS?Xid \("
+    r"|^\[ {0,8}\d{1,9}\.\d{6}\]|^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|\bkernel: "
     r"|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:|nvme\d+: |PCIe Bus Error|(?:XFS|EXT4-fs) |Out of memory: Kill|Kernel panic"
     r"|\[Hardware Error\]|EDAC MC|mlx5_core |md/raid",
     re.MULTILINE,
