@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Final, Literal
@@ -18,8 +19,8 @@ Log = Literal["kernel", "fabric", "engine", "bmc"]
 SIGN_FILES: Final = ("nvidia", "pcie", "storage", "host", "bmc", "fabric", "container", "engine")
 """Files of `signs/`, in the order in which a line is held against them."""
 
-_DIGITS: Final = re.compile(r"\d+")
-_FORMS: Final = 4096
+_DIGITS: Final = str.maketrans("123456789", "000000000")
+_FORMS: Final = 16384
 """Forms of lines whose candidates are kept."""
 
 
@@ -62,11 +63,6 @@ class Sign(_Row):
     within: int = Field(40, description="lines after that head that still belong to it")
 
     @cached_property
-    def needles(self) -> tuple[str, ...]:
-        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
-        return needles(self.pattern)
-
-    @cached_property
     def ends(self) -> re.Pattern[str] | None:
         """The pattern of `over`, if there is one."""
         return re.compile(self.over) if self.over else None
@@ -104,6 +100,23 @@ class Unread(_Row):
     def excused(self) -> re.Pattern[str] | None:
         """The pattern of `harmless`, if there is one."""
         return re.compile(self.harmless) if self.harmless else None
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """What may fit a line, by the literals in it: each in the order of its file.
+
+    Attributes:
+        signs: signs whose pattern may fit.
+        ends: signs that the line may say to have been nothing (`over`).
+        heads: signs whose head it may be (`after`).
+        unread: kinds of lines that look like errors.
+    """
+
+    signs: tuple[Sign, ...]
+    ends: tuple[Sign, ...]
+    heads: tuple[Sign, ...]
+    unread: tuple[Unread, ...]
 
 
 class Nvlink5Rule(_Row):
@@ -150,31 +163,46 @@ class CauseCatalogue(_Row):
         return {rung.name: number for number, rung in enumerate(self.rungs)}
 
     @cached_property
-    def _words(self) -> dict[str, dict[str, list[int]]]:
-        found: dict[str, dict[str, list[int]]] = {}
+    def _words(self) -> dict[str, tuple[tuple[str, tuple[tuple[str, int], ...]], ...]]:
+        found: dict[str, dict[str, list[tuple[str, int]]]] = {}
         for place, sign in enumerate(self.signs):
-            for word in sign.needles or ("",):
-                found.setdefault(sign.log, {}).setdefault(_DIGITS.sub("#", word), []).append(place)
-        return found
+            for role, pattern in (("signs", sign.pattern), ("ends", sign.over), ("heads", sign.after)):
+                for word in (needles(pattern) or ("",)) if pattern is not None else ():
+                    found.setdefault(sign.log, {}).setdefault(word.translate(_DIGITS), []).append((role, place))
+        for place, kind in enumerate(self.unread):
+            for word in kind.needles or ("",):
+                found.setdefault(kind.log, {}).setdefault(word.translate(_DIGITS), []).append(("unread", place))
+        return {log: tuple((word, tuple(at)) for word, at in words.items()) for log, words in found.items()}
 
     @cached_property
-    def _known_forms(self) -> dict[tuple[str, str], tuple[Sign, ...]]:
+    def _known_forms(self) -> dict[tuple[str, str], Likely | None]:
         return {}
 
-    def candidates(self, log: Log, line: str) -> tuple[Sign, ...]:
-        """Return the signs that may fit a line, in their order: those of which it holds a literal.
+    def likely(self, log: Log, line: str) -> Likely | None:
+        """Return what may fit a line: that of which it holds a literal; None when nothing can.
 
-        Lines that differ in their numbers only have the same candidates, and a log has few such forms.
+        Lines that differ in their digits only have the same, and a log has few such forms.
         """
-        form = _DIGITS.sub("#", line.lower())
-        known = self._known_forms.get((log, form))
-        if known is None:
-            places = {place for word, at in self._words.get(log, {}).items() if word in form for place in at}
-            known = tuple(self.signs[place] for place in sorted(places))
-            if len(self._known_forms) >= _FORMS:
-                self._known_forms.clear()
-            self._known_forms[log, form] = known
-        return known
+        key = (log, line.lower().translate(_DIGITS))
+        try:
+            return self._known_forms[key]
+        except KeyError:
+            pass
+        if len(self._known_forms) >= _FORMS:
+            self._known_forms.clear()
+        return self._known_forms.setdefault(key, self._looked_up(*key))
+
+    def _looked_up(self, log: str, form: str) -> Likely | None:
+        places = {at for word, places in self._words.get(log, ()) if word in form for at in places}
+        if not places:
+            return None
+        order = sorted(places)
+        return Likely(
+            signs=tuple(self.signs[place] for role, place in order if role == "signs"),
+            ends=tuple(self.signs[place] for role, place in order if role == "ends"),
+            heads=tuple(self.signs[place] for role, place in order if role == "heads"),
+            unread=tuple(self.unread[place] for role, place in order if role == "unread"),
+        )
 
     def cause(self, cause_id: str) -> Cause:
         """Return the cause `cause_id`; KeyError for one that is not in the file."""

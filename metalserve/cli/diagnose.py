@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,27 @@ from metalserve.recovery.reading import read_evidence
 from metalserve.recovery.verdict import SCHEMA, judge
 from metalserve.recovery.words import in_words
 
+_UNITS = {"m": 60, "h": 3600, "d": 86400}
 _CONNECT_S = 30
 """Seconds for the connection and the way back, beside the script's own limit."""
+
+
+class _Moment(click.ParamType[float]):
+    """An age such as 90m, 12h or 7d, or a date with or without a time: seconds since the epoch."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it; wrong usage when it is neither. A date without a zone is of the controller's."""
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        if re.fullmatch(r"[0-9]{1,4}[mhd]", text):
+            return time.time() - int(text[:-1]) * _UNITS[text[-1]]
+        try:
+            return datetime.fromisoformat(text).astimezone().timestamp()
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is neither an age (90m, 12h, 7d) nor a date (2026-11-26T03:00)", param, ctx)
 
 
 @click.command("diagnose")
@@ -29,8 +50,15 @@ _CONNECT_S = 30
     metavar="DIRECTORY",
     help="Where bundles of hosts are kept.",
 )
+@click.option(
+    "--since",
+    type=_Moment(),
+    default=0.0,
+    metavar="TIME",
+    help="What logs say of the time before does not count: an age (90m, 12h, 7d) or a date (2026-11-26T03:00).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(what: tuple[str, ...], inventory: str | None, save: str, as_json: bool) -> int:
+def command(what: tuple[str, ...], inventory: str | None, save: str, since: float, as_json: bool) -> int:
     """Judge a node by what was saved of it, or by what it says of itself now.
 
     FILE is a kernel log (`dmesg`, `journalctl -k`), an engine's log (`docker logs`), fabric manager's log,
@@ -39,12 +67,14 @@ def command(what: tuple[str, ...], inventory: str | None, save: str, as_json: bo
 
     With --inventory each HOST is asked by one SSH session, also when its nvidia-smi hangs; nothing is changed there.
     What it said is kept as a bundle, which `metalserve diagnose BUNDLE` reads again. Status 1: a host did not answer.
+
+    --since leaves out what happened before; a line whose time nobody can know (`dmesg` without its clock) stays.
     """
     if inventory is not None:
-        return _hosts(inventory, what, Path(save), as_json)
+        return _hosts(inventory, what, Path(save), since, as_json)
     if not what:
         raise click.UsageError("give a FILE, a DIRECTORY, '-', or --inventory with hosts")
-    verdict = judge(read_evidence(what))
+    verdict = judge(read_evidence(what, since=since))
     if as_json:
         click.echo(json.dumps(verdict.as_dict(), indent=1))
         return 0
@@ -53,7 +83,7 @@ def command(what: tuple[str, ...], inventory: str | None, save: str, as_json: bo
     return 0
 
 
-def _hosts(inventory: str, limits: tuple[str, ...], save: Path, as_json: bool) -> int:
+def _hosts(inventory: str, limits: tuple[str, ...], save: Path, since: float, as_json: bool) -> int:
     from metalserve.pyinfra_seam.sessions import ask, choose
 
     chosen = choose(inventory, limits)
@@ -68,7 +98,7 @@ def _hosts(inventory: str, limits: tuple[str, ...], save: Path, as_json: bool) -
                 click.echo(f"{name}: no evidence: {error} -> see its BMC: power, event log, console\n")
             continue
         path = _kept(save, name, answer.data)
-        verdict = judge(read_evidence([str(path)]))
+        verdict = judge(read_evidence([str(path)], since=since))
         said[name] = {
             **verdict.as_dict(), "bundle": str(path), "seconds": round(answer.seconds, 1), "simulated": simulated
         }  # fmt: skip

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from metalserve.catalogue.causes import CauseCatalogue
+from metalserve.catalogue.causes import CauseCatalogue, load_causes
+from metalserve.hardware.parsers.text import clean
 from metalserve.hardware.values import XidEvent
 from metalserve.recovery.bmc_values import BmcEvent, BmcEvidence
 from metalserve.recovery.gpus import of_xid
@@ -67,6 +68,20 @@ def read_bmc(texts: Mapping[str, str], *, alone: bool = False, now: float = 0.0)
         missed=tuple(missed),
         alone=alone,
     )
+
+
+def read_event_log(text: str) -> BmcEvidence | None:
+    """Read a BMC's event log as `ipmitool sel list` and the vendors print it; `None` when nothing in it is a sign.
+
+    It counts whole: what the text does not say of its own age, nobody knows.
+    """
+    signs = [sign for sign in load_causes().signs if sign.log == "bmc"]
+    lines = [line.strip()[:2000] for line in clean(text).splitlines()]
+    told = [line for line in lines if any(sign.compiled.search(line) for sign in signs)]
+    if not told:
+        return None
+    events = tuple(BmcEvent(None, "", line, "", "") for line in told)
+    return BmcEvidence(power="unknown", events=events, bad=(), simulated=False, missed=(), alone=False)
 
 
 def from_bmc(bmc: BmcEvidence, catalogue: CauseCatalogue, *, kernel: bool) -> list[Suspect]:

@@ -23,7 +23,8 @@ from metalserve.hardware.parsers.smi_q import parse_smi_q
 from metalserve.hardware.parsers.text import ParseError, decode
 from metalserve.hardware.values import Gpu
 from metalserve.recovery.bmc_evidence import FILES as BMC_FILES
-from metalserve.recovery.bmc_evidence import read_bmc
+from metalserve.recovery.bmc_evidence import read_bmc, read_event_log
+from metalserve.recovery.bmc_values import BmcEvidence
 from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.opening import files_of
@@ -38,6 +39,9 @@ _SMI_FAILURE_LIMIT: Final = 20_000
 
 Part = Literal["kernel", "earlier", "fabric", "engine", "smi-q"]
 
+_EVENT_LOG_LIMIT: Final = 4_000_000
+"""Characters of a text that nothing else is known of, and that may be the event log of a BMC; they are far smaller."""
+_SEL = re.compile(r"^\s{0,8}[0-9a-f]{1,4} \| +\d\d/\d\d/\d{2,4} +\| \d\d:\d\d:\d\d[^|\n]{0,12}\| ", re.MULTILINE)
 _SMI = re.compile(r"^=+NVSMI LOG=+[ \t]*$", re.MULTILINE)
 _END_OF_SMI = re.compile(r"^(?:_{20,}|\*\*\* .{1,200})[ \t]*$", re.MULTILINE)
 _FABRIC = re.compile(r"nv-fabricmanager|\[tid \d+\]|Fabric Manager version is|[Ff]abric [Mm]anager config file item")
@@ -49,8 +53,18 @@ _ENGINE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _NAMED = re.compile(r"engine|vllm|container|docker|podman|\bray|nccl|server|\blog\b", re.IGNORECASE)
+_SYSLOG = re.compile(
+    r"^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.,+-]{8,22}Z?) "
+    r"\S{1,80} [\w./@-]{1,60}(?:\[\d{1,10}\])?: "
+)
+_CONTAINER = re.compile(
+    r"docker|container|podman|runc|crio|kubelet|conmon|vllm|sglang|python|\bray\b|metalserve|engine|nccl|nvidia-c",
+    re.IGNORECASE,
+)
+"""Words of what runs engines: a line of the host's journal without one is another service's, and no engine's."""
 _KERNEL = re.compile(
-    r"NVRM: |SXid \(|^\[ {0,8}\d{1,9}\.\d{6}\]|^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|\bkernel: "
+    r"NVRM: |\bS?Xid \("
+    r"|^\[ {0,8}\d{1,9}\.\d{6}\]|^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|\bkernel: "
     r"|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:|nvme\d+: |PCIe Bus Error|(?:XFS|EXT4-fs) |Out of memory: Kill|Kernel panic"
     r"|\[Hardware Error\]|EDAC MC|mlx5_core |md/raid",
     re.MULTILINE,
@@ -68,6 +82,7 @@ class _Parts:
     smi: str = ""
     smi_status: int = 0
     lacking: list[str] = field(default_factory=list)
+    bmc: BmcEvidence | None = None
 
     def add(self, part: Part, text: str) -> None:
         self.texts.setdefault(part, []).append(text)
@@ -115,6 +130,7 @@ def evidence_of(given: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, since
             continue
         for where, text in files:
             known += _take(where, text, parts)
+    bmc = bmc or parts.bmc
     if not known:
         raise MetalserveError(
             "holds no kernel log, engine log, log of fabric manager, `nvidia-smi -q` or what a BMC said",
@@ -198,28 +214,38 @@ def _take(where: str, text: str, parts: _Parts) -> int:
     if not taken and not of_engine and short and smi_failure(text) is not None and not _KERNEL.search(text):
         parts.smi += text
         return 1
-    if _FABRIC.search(rest) and not _KERNEL.search(rest) and not _has_sign(rest, "engine"):
+    of_the_kernel = _KERNEL.search(rest) is not None
+    others = "\n".join(line for line in rest.splitlines() if not of_kernel(line)) if of_the_kernel else rest
+    by_fabric_manager = _FABRIC.search(others) is not None
+    if by_fabric_manager and not of_the_kernel and not _has_sign(others, "engine"):
         parts.add("fabric", rest)
         return taken + 1
-    if _KERNEL.search(rest) or _has_sign(rest, "kernel"):
+    if of_the_kernel or _has_sign(rest, "kernel"):
         # one paste may hold both: signs are looked for by kind, and a kind does not match another's lines
         parts.add("earlier" if re.search(r"previous|earlier|boot-1", name) else "kernel", rest)
         taken += 1
-        if _FABRIC.search(rest):
-            parts.add("fabric", rest)
-    named = not taken and _NAMED.search(name) is not None and rest.strip() != ""
-    if _ENGINE.search(rest) or _has_sign(rest, "engine") or named:
-        parts.engines[_engine_name(name, len(parts.engines))] = rest
+        if by_fabric_manager:
+            parts.add("fabric", others)
+    others = "\n".join(line for line in others.splitlines() if not _SYSLOG.match(line) or _CONTAINER.search(line))
+    named = not taken and _NAMED.search(name) is not None and others.strip() != ""
+    if _ENGINE.search(others) or _has_sign(others, "engine") or named:
+        parts.engines[_engine_name(name, len(parts.engines))] = others
         taken += 1
-        if _FABRIC.search(rest) and not _KERNEL.search(rest):
+        if by_fabric_manager and not of_the_kernel:
             parts.add("fabric", rest)
+    if _SEL.search(rest) or (not taken and len(rest) < _EVENT_LOG_LIMIT):
+        parts.bmc = parts.bmc or read_event_log(rest)
+        taken += parts.bmc is not None
     return taken
 
 
 def _has_sign(text: str, log: Log) -> bool:
-    if log == "engine":
-        text = "\n".join(line for line in text.splitlines() if not of_kernel(line))
-    return any(sign.compiled.search(text) for sign in load_causes().signs if sign.log == log)
+    """Tell whether some line holds a sign; the kernel's own lines hold none of an engine."""
+    catalogue = load_causes()
+    lines = (
+        (line, catalogue.likely(log, line)) for line in text.splitlines() if log != "engine" or not of_kernel(line)
+    )
+    return any(sign.compiled.search(line) for line, may in lines if may is not None for sign in may.signs)
 
 
 def _engine_name(name: str, number: int) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Final
 
-from metalserve.catalogue.causes import Cause, CauseCatalogue, Log, Sign
+from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
 from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
@@ -26,6 +29,8 @@ _UNREAD_LIMIT: Final = 20
 """Lines that are listed of a kind of log; they are for a person, who reads the log itself when there are more."""
 _INFORMATION: Final = re.compile(r"\bNCCL (?:INFO|TRACE) |\bras/\w+\.cc:\d+ NCCL ")
 """Lines of NCCL that tell what it tried and did without, and those of its service for lookers-on."""
+_LOOKS: Final = 20
+"""Lines of one form that are looked at for what was not understood: the others differ in digits only."""
 _EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
 _KERNEL_LINE: Final = re.compile(r"NVRM: |\bkernel: |^\[ {0,8}\d{1,9}\.\d{6}\]|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:")
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|\d{1,20}")
@@ -91,24 +96,23 @@ def of_kernel(line: str) -> bool:
 
 
 def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
-    signs = [sign for sign in catalogue.signs if sign.log == log]
-    ending = [sign for sign in signs if sign.ends is not None]
-    heads = [sign for sign in signs if sign.head is not None]
     headed: dict[int, int] = {}
-    kept: list[tuple[Sign, Suspect]] = []
+    kept: dict[int, list[tuple[int, Suspect]]] = {}
     lines = clean(text).splitlines()
     requests = request_lines(lines) if log == "engine" else set()
     started = started_at(lines) if log == "engine" else -1
     for number, line in enumerate(lines):
         line = line.strip()[:2000]
-        if log == "engine" and (of_kernel(line) or _INFORMATION.search(line)):
+        likely = catalogue.likely(log, line)
+        if likely is None or (log == "engine" and (of_kernel(line) or _INFORMATION.search(line))):
             continue
-        headed.update({id(sign): number for sign in heads if sign.head is not None and sign.head.search(line)})
-        for sign in ending:
+        headed.update({id(sign): number for sign in likely.heads if sign.head is not None and sign.head.search(line)})
+        for sign in likely.ends:
             if sign.ends is not None and (end := sign.ends.search(line)):
                 over = end.groupdict().get("subject")  # of this one only, when the line says whose end it is
-                kept = [(by, suspect) for by, suspect in kept if by is not sign or over not in (None, suspect.subject)]
-        for sign in catalogue.candidates(log, line):
+                if before := kept.get(id(sign)):
+                    kept[id(sign)] = [each for each in before if over not in (None, each[1].subject)]
+        for sign in likely.signs:
             if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
                 continue
             found = sign.compiled.search(line)
@@ -121,9 +125,9 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
             if number in requests and cause.rung == "converge":
                 break  # a request asked for what cannot be; the engine goes on
             suspect = Suspect(cause, pci_address(subject) or subject, line[:LINE_LIMIT], origin, sign.source)
-            kept.append((sign, suspect))
+            kept.setdefault(id(sign), []).append((number, suspect))
             break  # the first sign that fits is the most telling one: the file is in that order
-    yield from (suspect for _, suspect in kept)
+    yield from (suspect for _, suspect in sorted(chain.from_iterable(kept.values()), key=itemgetter(0)))
 
 
 def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
@@ -135,21 +139,21 @@ def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
     texts += [("engine", text) for text in evidence.engines.values()]
     seen: set[str] = set()
     for log, text in texts:
-        kinds = [kind for kind in catalogue.unread if kind.log == log]
         listed = 0
+        looked: Counter[int] = Counter()
         for line in clean(text).splitlines():
             line = line.strip()[:2000]
-            low = line.lower()
-            likely = (each for each in kinds if not each.needles or any(needle in low for needle in each.needles))
-            kind = next((each for each in likely if each.compiled.search(line)), None)
+            likely = catalogue.likely(log, line)
+            if likely is None or not likely.unread or looked[id(likely)] >= _LOOKS:
+                continue
+            looked[id(likely)] += 1
+            kind = next((each for each in likely.unread if each.compiled.search(line)), None)
             if kind is None or (kind.excused is not None and kind.excused.search(line)):
                 continue
             if (log == "engine" and of_kernel(line)) or (log == "kernel" and _EVENT.search(line)):
                 continue
             form = _NUMBERS.sub("#", line)
-            if form in seen or any(
-                sign.head is None and sign.compiled.search(line) for sign in catalogue.candidates(log, line)
-            ):
+            if form in seen or any(sign.head is None and sign.compiled.search(line) for sign in likely.signs):
                 continue
             seen.add(form)
             listed += 1
@@ -158,6 +162,7 @@ def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
             yield line[:LINE_LIMIT]
 
 
+_NO_HANDLE: Final = re.compile(r"Unable to (?:determine|detect) the device handle for (?i:gpu)")
 _SMI_STATES = {"mismatch": "driver-mismatch", "no-driver": "driver-absent", "absent": "driver-absent"}
 
 
@@ -172,8 +177,12 @@ def from_smi(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect]
         yield Suspect(cause, address, line.strip()[:LINE_LIMIT], "nvidia-smi", catalogue.sources["nvml"])
     failure = smi_failure(evidence.smi, evidence.smi_status)
     if failure is not None and not lost:
-        hung = evidence.smi_status in (124, 137)
-        cause = catalogue.cause("driver-hang" if hung else _SMI_STATES.get(failure.state, "gpu-no-init"))
+        state = _SMI_STATES.get(failure.state, "gpu-no-init")
+        if evidence.smi_status in (124, 137):
+            state = "driver-hang"
+        elif _NO_HANDLE.search(evidence.smi):  # of one GPU: the address may be mangled
+            state = "gpu-off-bus"
+        cause = catalogue.cause(state)
         yield Suspect(cause, "", failure.message[:LINE_LIMIT], "nvidia-smi", catalogue.sources["nvml"])
 
 

@@ -47,6 +47,24 @@ _WHY_NOT_COMPILED: Final = ("model-does-not-fit", "gpu-out-of-memory", "memory-t
 _WHY_NO_CONTAINER: Final = ("gpu-off-bus", "driver-mismatch", "driver-absent", "driver-too-old", "gpu-not-shown", "uvm")
 """What the container runtime meets, and tells beside its own failure."""
 
+_TOLD_BETTER_BY: Final = {
+    "kernel-oops": ("driver-crash",),
+    "task-stuck": (
+        "driver-hang", "gpu-off-bus", "io-stuck", "storage-remote", "drive-gone", "array-failed", "host-hang",
+        "kernel-oops", "driver-crash", "nic-fault", "out-of-memory", "drive-slow",
+    ),
+    "cpu-corrected": ("host-memory-corrected", "host-memory", "cpu-fault"),
+    "cpu-fault": ("host-memory",),
+    "cpu-recorded": ("host-memory", "host-memory-corrected", "cpu-fault"),
+    "host-memory-corrected": ("host-memory",),
+    "pcie-corrected": ("pcie-uncorrected", "pcie-fatal"),
+    "pcie-uncorrected": ("pcie-fatal",),
+    "memory-short": ("out-of-memory",),
+    "nic-link-down": ("nic-fault", "nic-cable"),
+    "drive-warning": ("drive-bad", "drive-gone"),
+}  # fmt: skip
+"""What several lines tell of one event: the record of a memory error comes with one of the processor that met it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -227,10 +245,10 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
             by = "engine-gpu-error"
         elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
             by = "gpu-off-bus"
-        elif known := _said_beside(cause, by_id):
+        elif known := _said_beside(cause, by_id) or _first(_TOLD_BETTER_BY.get(cause.id, ()), by_id):
             by = known
-        elif cause.id == "kernel-oops" and "driver-crash" in by_id:
-            by = "driver-crash"
+        elif cause.id == "filesystem-damaged" and "disk-full" in by_id and "-28" in by_id["disk-full"].lines[0]:
+            by = "disk-full"
         elif cause.id == "fabric-down" and not cause.authority and (known := _why_fabric(by_id)):
             by = known
         elif "drive-gone" in by_id and (cause.id == "drive-slow" or _of_a_drive_that_is_gone(cause, by_id)):

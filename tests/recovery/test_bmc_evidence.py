@@ -66,6 +66,20 @@ MESSAGES = [
      "Power.1.0.VoltageBelowLowerCriticalThreshold", "board-power", ""),
     ("The resource property HGX_FPGA_0 has detected errors of type 'I2C'.",
      "ResourceEvent.1.0.ResourceErrorsDetected", "baseboard-fault", "HGX_FPGA_0"),
+    ("Memory #0x88 | Correctable ECC logging limit reached | Asserted", "", "host-memory-corrected", ""),
+    ("Critical Interrupt #0x05 | PCI SERR | Asserted", "", "pcie-fatal", ""),
+    ("A bus fatal error was detected on a component at bus 59 device 0 function 0.", "PCI1318", "pcie-fatal", ""),
+    ("Critical Interrupt #0x05 | PCI PERR | Asserted", "", "pcie-uncorrected", ""),
+    ("Critical Interrupt #0x05 | Bus Correctable error | Asserted", "", "pcie-corrected", ""),
+    ("CPU 1 machine check error detected.", "CPU0704", "cpu-fault", ""),
+    ("Power Supply #0x51 | Predictive failure | Asserted", "", "psu-lost", ""),
+    ("Power supply redundancy is lost.", "RDU0012", "psu-lost", ""),
+    ("Fan 5 | Fault detected | Asserted", "", "fan-failed", ""),
+    ("Temperature #0x30 | Upper Non-recoverable going high | Asserted", "", "overheated", ""),
+    ("Critical Temperature Threshold Exceeded (Zone 1)", "", "overheated", ""),
+    ("Voltage #0x60 | Lower Critical going low | Asserted", "", "board-power", ""),
+    ("Drive Slot #0x70 | Drive Fault | Asserted", "", "drive-bad", ""),
+    ("Drive 3 in disk drive bay 1: predictive failure.", "", "drive-warning", ""),
 ]  # fmt: skip
 
 

@@ -32,6 +32,8 @@ OTHERWISE = {
     "a page fault of a client that the driver does not know": ("gpu-fault", "reset-gpu"),
     # A busy engine prints the same for half a minute; `diagnose` asks each engine for a token, and a log cannot tell.
     "requests wait for an hour, and the engine says nothing wrong": ("", "nothing"),
+    # Told by a poll or at a start, not by an exception: a cause of its own since, with the rung that was right.
+    "a machine check that is told at each boot": ("cpu-recorded", "nothing"),
     # The same causes, by their names in the catalogue.
     "a running container loses its GPUs when systemd reloads": ("container-lost-gpus", "restart-engine"),
     "fabric manager does not accept its configuration": ("fabric-config", "converge"),

@@ -90,10 +90,13 @@ def test_the_firmwares_records_are_read_with_their_severity(severity: str, secti
 def test_a_task_that_hangs_in_the_driver_is_known_by_its_trace_only() -> None:
     head = "[ 7510.1] INFO: task gdscheck:509579 blocked for more than 120 seconds.\n"
     trace = "[ 7510.2]  down_read+0x43/0xa0\n[ 7510.3]  os_acquire_rwlock_read+0x35/0x50 [nvidia]\n"
-    assert [found.id for found in judge(Evidence(kernel=head + trace)).causes] == ["driver-hang"]
-    assert judge(Evidence(kernel=head)).causes == ()
+    found = judge(Evidence(kernel=head + trace)).causes
+    assert [(each.id, each.explained_by) for each in found] == [("driver-hang", ""), ("task-stuck", "driver-hang")]
+    stuck = judge(Evidence(kernel=head))
+    assert ([each.id for each in stuck.causes], stuck.rung) == (["task-stuck"], "nothing")
     assert judge(Evidence(kernel=trace)).causes == ()
-    assert judge(Evidence(kernel=head + "[ 7511.0] x\n" * 50 + trace)).causes == (), "of something else by then"
+    late = judge(Evidence(kernel=head + "[ 7511.0] x\n" * 50 + trace)).causes
+    assert [each.id for each in late] == ["task-stuck"], "the trace is of something else by then"
 
 
 def test_a_drive_that_comes_back_does_not_speak_for_another() -> None:

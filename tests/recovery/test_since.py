@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metalserve.cli.diagnose import command
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.reading import evidence_of
 from metalserve.recovery.since import after, now_of, time_of, zero_of, zone_of
@@ -104,3 +108,26 @@ def test_no_text_makes_it_fail(text: str, clock: str) -> None:
     assert kept.kernel is not None
     for line in text.splitlines():
         time_of(line, BOOT)
+
+
+@pytest.mark.parametrize(
+    ("since", "rung"),
+    [
+        ("2026-11-26T10:00:00+00:00", "reboot"),
+        ("2026-11-26T10:02:00Z", "nothing"),
+        ("9000d", "reboot"),
+        ("1m", "nothing"),
+    ],
+)
+def test_diagnose_leaves_out_what_was_before(tmp_path: Path, since: str, rung: str) -> None:
+    log = tmp_path / "kern.log"
+    year = 2026 if since.startswith("2026") else 2020
+    log.write_text(f"{year}-11-26T10:01:40+00:00 host kernel: {GONE}\n")
+    result = CliRunner().invoke(command, [str(log), "--since", since, "--json"], standalone_mode=False)
+    assert json.loads(result.output)["rung"] == rung
+
+
+def test_diagnose_names_a_time_that_is_none(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, [str(tmp_path), "--since", "yesterday"])
+    assert result.exit_code == 2
+    assert "neither an age" in result.output

@@ -22,6 +22,7 @@ _ACTION = re.compile(
     r"|: ([A-Za-z0-9 ]{1,60}))"
 )
 _SEVERITY = re.compile(r"(Non-fatal|Fatal)\b")
+_TOLD = re.compile(r"Xid|NVIDIA GPU|(?i:fallen off the bus)")  # a cheap look: the others are tried on few lines
 _OFF_BUS = "fallen off the bus"
 _OFF_BUS_HEAD = re.compile(r"NVRM:\s{1,4}The NVIDIA GPU (\S{7,20})")
 _SPREAD = 5  # lines over which the driver spreads its long "has fallen off the bus" message (driver source, 4 lines)
@@ -41,6 +42,8 @@ def parse_kernel_log(text: str) -> KernelLog:
     notes: list[str] = []
     head: tuple[int, str] | None = None
     for number, line in enumerate(_lines(text)):
+        if not _TOLD.search(line):
+            continue
         sxid = _SXID.search(line)
         xid = None if sxid else _XID.search(line)
         long_head = _OFF_BUS_HEAD.search(line)
