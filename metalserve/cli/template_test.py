@@ -46,7 +46,8 @@ def command(name: str, build: str, keys: tuple[Path, ...], spec: str | None, boo
     found = Shelf(home / "shelf").build(name, build)
     said = Console(stderr=True)
     limits = Limits(boot_s=boot_limit, look_s=boot_limit)
-    proof = prove(found, trusted_keys(keys), tool_root(), home / "work", limits=limits, advance=said.print)
+    roles = _roles(spec or name)
+    proof = prove(found, trusted_keys(keys), tool_root(), home / "work", limits=limits, roles=roles, advance=said.print)
     if as_json:
         click.echo(json.dumps(proof.as_dict(), indent=1))
     else:
@@ -65,4 +66,6 @@ def _show(proof: Proof) -> None:
         console.print(Text(str(finding), style=_COLOURS[finding.status]), soft_wrap=True)
     boots = ", ".join(f"{each:g} s" for each in proof.measured.get("boot_to_ssh_s", [])) or "none"
     good = "good" if proof.good else "BAD"
-    console.print(f"{proof.manifest.name} {proof.manifest.build}: {good}; power-on to SSH {boots} ({SIMULATED})")
+    console.print(
+        f"{proof.manifest.name} {proof.manifest.build}: {good}; power-on to SSH {boots} ({SIMULATED})", soft_wrap=True
+    )

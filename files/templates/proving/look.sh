@@ -9,7 +9,8 @@ timeout 300 systemctl is-system-running --wait 2>&1
 say failed
 systemctl list-units --failed --plain --no-legend --no-pager | awk '{print $1}'
 say cycles
-journalctl -b --no-pager -q -o cat _PID=1 2>/dev/null | grep 'deleted to break ordering cycle' | sort -u
+# not _PID=1: what systemd finds before the journal runs comes by way of the kernel, without it
+journalctl -b --no-pager -q -o cat SYSLOG_IDENTIFIER=systemd 2>/dev/null | grep 'deleted to break ordering cycle' | sort -u
 say machine-id
 cat /etc/machine-id
 say host-keys
