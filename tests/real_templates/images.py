@@ -46,9 +46,7 @@ def image() -> Iterator[Image]:
     """Build the image; it is removed afterwards. One that was given is left where it is."""
     if given := os.environ.get("METALSERVE_TEST_TEMPLATES"):
         there = Path(given).absolute()
-        yield Image(
-            there, Shelf(there / "shelf").build(TEMPLATE), there / "secret", there / "public.pub", tool_root()
-        )
+        yield Image(there, Shelf(there / "shelf").build(TEMPLATE), there / "secret", there / "public.pub", tool_root())
         return
     home = templates_directory() / "test"
     shutil.rmtree(home, ignore_errors=True)

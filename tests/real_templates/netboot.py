@@ -24,7 +24,7 @@ from metalserve.templates.order import Order
 from metalserve.templates.orders import Orders
 from metalserve.templates.proving import SIMULATED
 from metalserve.templates.proving_boot import LOOK, sections
-from metalserve.templates.qemu import Drive, Machine, MachineSpec, powered_on
+from metalserve.templates.qemu import KERNEL_ARGUMENTS, Drive, Machine, MachineSpec, powered_on
 from metalserve.templates.qemu_net import ADDRESS, BRIDGE, RANGE, TAP, Network, dnsmasq, end, network
 from metalserve.templates.qemu_parts import seed
 from metalserve.templates.qemu_ssh import Shell, new_key, user_data
@@ -40,7 +40,7 @@ OTHER = "NVME-DATA-11C0"
 SERIAL = "SIM-GPU-0001"
 UUID = "6d657461-6c73-4572-8665-00000000a001"
 MAC = "52:54:00:6d:73:a1"
-ARGUMENTS = os.environ.get("METALSERVE_INSTALLER_ARGUMENTS", "console=ttyS0,115200")
+ARGUMENTS = os.environ.get("METALSERVE_INSTALLER_ARGUMENTS", f"console=ttyS0,115200 {KERNEL_ARGUMENTS}")
 """Kernel arguments of the installer. On a busy machine without KVM, `ms_readback=0` saves a third of the time."""
 
 SHOWN = ("state", "failed", "cycles", "cloud-init", "kernel", "boot-time", "root-bytes", "root-disk", "drives")

@@ -15,7 +15,7 @@ from metalserve.templates.boot_tree import Site, publish
 from metalserve.templates.ramdisk import ramdisk
 from metalserve.templates.signing import make_key, trusted_keys
 from tests.real_templates.images import Image, image
-from tests.real_templates.netboot import BRIDGE, DISK, OTHER, RANGE, URL, Way, Yard, install, record, yard
+from tests.real_templates.netboot import ARGUMENTS, BRIDGE, DISK, OTHER, RANGE, URL, Way, Yard, install, record, yard
 
 pytestmark = [
     pytest.mark.slow,
@@ -68,7 +68,7 @@ def test_a_machine_without_an_order_boots_its_disk(place: Yard) -> None:
 
 def test_an_installer_with_other_keys_writes_nothing(place: Yard, made: Image, tmp_path: Path) -> None:
     make_key(tmp_path / "other.sec", tmp_path / "other.pub")
-    site = Site(URL, BRIDGE, RANGE, "console=ttyS0,115200")
+    site = Site(URL, BRIDGE, RANGE, ARGUMENTS)
     publish(made.home / "boot", site, trusted_keys([tmp_path / "other.pub"]), made.tools, ramdisk())
     place.order()
     with place.on("network") as machine:
