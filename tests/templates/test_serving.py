@@ -50,18 +50,19 @@ def test_a_machine_is_installed_once_and_boots_its_disk_afterwards(yard: BootYar
     script = boot_script(url, NODE)
     assert installs(script)
     assert f"boot=deploy ms_server={url} " in script and "BOOTIF=01-52-54-00-00-00-01" in script
-    outcome = install_over_http(url, NODE, DISKS, onto(tmp_path), keys=yard.keys)
+    key = "ssh-ed25519 " + "A" * 68
+    outcome = install_over_http(url, NODE, DISKS, onto(tmp_path), keys=yard.keys, host_keys=lambda grant: [key])
     assert (outcome.permitted, outcome.written, outcome.taken) == (True, True, True)
     assert (tmp_path / "D2").read_bytes().startswith(b"disk 0 of debian-13")
     assert not (tmp_path / "D1").exists()
     found = yard.orders.get("gpu-01")
-    assert found is not None and found.state == "done"
+    assert found is not None and found.state == "done" and found.host_keys == (key,)
     # A BMC that ignores Once boots it from the network again.
     assert not installs(boot_script(url, NODE))
     again = install_over_http(url, NODE, DISKS, onto(tmp_path), keys=yard.keys)
     assert not again.permitted and "its order has been used: done" in again.words
     assert [note["words"] for note in yard.notes if note["asked"] == "POST /v1/result"] == [
-        f"gpu-01: done: {yard.manifest.raw.size} bytes on D2"
+        f"gpu-01: done: {yard.manifest.raw.size} bytes on D2, 1 host keys"
     ]
     assert found.token not in yard.log.getvalue()
 
