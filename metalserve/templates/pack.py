@@ -149,7 +149,8 @@ class Packer:
             path.unlink(missing_ok=True)
             with path.open("wb") as stream:
                 stream.truncate(mib * _MIB)
-        self.run("mkfs.vfat", "-F32", "-i", self.identity.volume, "-n", "ESP", "--invariant", esp.name)
+        # `--invariant` sets a volume id of its own: the one that fstab names must come after it
+        self.run("mkfs.vfat", "-F32", "--invariant", "-i", self.identity.volume, "-n", "ESP", esp.name)
         self.run("mmd", "-i", esp.name, "::EFI", "::EFI/BOOT")
         self.run("mcopy", "-m", "-i", esp.name, UKI, "::EFI/BOOT/BOOTX64.EFI")
         try:

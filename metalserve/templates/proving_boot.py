@@ -107,6 +107,13 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
         "systemd leaves out units that the node needs, other ones at each boot",
         "`journalctl -b | grep cycle` names the units; a unit that runs early needs DefaultDependencies=no",
     )  # fmt: skip
+    lost = said.get("unmounted")
+    yield say(
+        "mounts", "unknown" if lost is None else "fail" if lost else "ok", "all that fstab names is mounted",
+        "not read" if lost is None else f"not mounted: {', '.join(lost.split())}" if lost else "it is",
+        "the boot waits for a file system that never comes, and an update of the boot loader goes nowhere",
+        "compare /etc/fstab with `lsblk -f` on the machine",
+    )  # fmt: skip
     disk, root = _number(said.get("root-disk")), _number(said.get("root-bytes"))
     share = root / (disk * 512) if disk and root else None
     yield say(

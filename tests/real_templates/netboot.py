@@ -43,7 +43,18 @@ MAC = "52:54:00:6d:73:a1"
 ARGUMENTS = os.environ.get("METALSERVE_INSTALLER_ARGUMENTS", f"console=ttyS0,115200 {KERNEL_ARGUMENTS}")
 """Kernel arguments of the installer. On a busy machine without KVM, `ms_readback=0` saves a third of the time."""
 
-SHOWN = ("state", "failed", "cycles", "cloud-init", "kernel", "boot-time", "root-bytes", "root-disk", "drives")
+SHOWN = (
+    "state",
+    "failed",
+    "cycles",
+    "unmounted",
+    "cloud-init",
+    "kernel",
+    "boot-time",
+    "root-bytes",
+    "root-disk",
+    "drives",
+)
 """Sections of `look.sh` that a record keeps."""
 
 Way = Literal["network", "cd"]

@@ -46,7 +46,7 @@ def test_a_machine_is_installed_and_runs_from_the_ordered_disk(place: Yard, way:
     assert place.state().state == "done"
     assert times["permitted"] < times["written"] < times["rebooting"] < times["ssh"]
     assert len([each for each in place.asked() if each["words"].startswith("permitted: ")]) == 1
-    assert (said["state"], said["failed"], said["cycles"]) == ("running", "", "")
+    assert (said["state"], said["failed"], said["cycles"], said["unmounted"]) == ("running", "", "", "")
     assert said["hostname"] == "gpu-0001"
     assert [line.split()[0] for line in said["drives"].splitlines()] == [OTHER, DISK]
     assert int(said["root-bytes"]) > 2 << 30  # of a drive of 3 GiB

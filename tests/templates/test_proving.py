@@ -21,6 +21,7 @@ GOOD = {
     "state": "running",
     "failed": "",
     "cycles": "",
+    "unmounted": "",
     "machine-id": "a",
     "host-keys": "ssh-ed25519 AAAA1\nssh-rsa AAAA2",
     "hostnqn": "nqn.2014-08.org.nvmexpress:uuid:1",
@@ -56,7 +57,7 @@ def bad(findings: list[Finding]) -> dict[str, str]:
 def test_two_good_boots_are_good() -> None:
     findings = judge_boots(boots(), "QEMU")
     assert bad(findings) == {}
-    assert len(findings) == 2 * 7 + len(UNIQUE)
+    assert len(findings) == 2 * 8 + len(UNIQUE)
     assert all(f.source == "QEMU" and not f.remedy and not f.impact for f in findings)
 
 
@@ -73,6 +74,7 @@ def test_two_good_boots_are_good() -> None:
             "template-ordering",
             "fail",
         ),
+        ({"unmounted": "/boot/efi"}, "template-mounts", "fail"),
         ({"root-bytes": str(500 << 20)}, "template-growth", "fail"),
         ({"root-disk": ""}, "template-growth", "unknown"),
         ({"drives": "ROOT1 2048000"}, "template-drives", "fail"),

@@ -32,6 +32,11 @@ df -B1 --output=size / | tail -n 1
 say root-disk
 disk=$(lsblk -ndo PKNAME "$(findmnt -nvo SOURCE /)" 2>/dev/null)
 [ -n "$disk" ] && cat "/sys/block/$disk/size"
+say unmounted
+# what fstab names and is not there: `nofail` keeps it from being a failed unit
+awk '$1 !~ /^#/ && $2 ~ /^\// {print $2}' /etc/fstab | while read -r place; do
+  mountpoint -q "$place" || printf '%s\n' "$place"
+done
 say drives
 for drive in /sys/block/nvme*; do
   [ -e "$drive" ] && printf '%s %s\n' "$(sed 's/ *$//' "$drive/device/serial")" "$(cat "$drive/size")"
