@@ -44,6 +44,8 @@ ARGUMENTS = os.environ.get("METALSERVE_INSTALLER_ARGUMENTS", f"console=ttyS0,115
 """Kernel arguments of the installer. On a busy machine without KVM, `ms_readback=0` saves a third of the time."""
 
 SHOWN = (
+    "state", "failed", "cycles", "unmounted", "cloud-init", "kernel", "boot-time", "root-bytes", "root-disk", "drives",
+)  # fmt: skip
     "state",
     "failed",
     "cycles",
