@@ -46,17 +46,6 @@ ARGUMENTS = os.environ.get("METALSERVE_INSTALLER_ARGUMENTS", f"console=ttyS0,115
 SHOWN = (
     "state", "failed", "cycles", "unmounted", "cloud-init", "kernel", "boot-time", "root-bytes", "root-disk", "drives",
 )  # fmt: skip
-    "state",
-    "failed",
-    "cycles",
-    "unmounted",
-    "cloud-init",
-    "kernel",
-    "boot-time",
-    "root-bytes",
-    "root-disk",
-    "drives",
-)
 """Sections of `look.sh` that a record keeps."""
 
 Way = Literal["network", "cd"]
