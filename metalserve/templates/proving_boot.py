@@ -90,7 +90,7 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
     )
     yield say(
         "cloud-init", "skipped" if cloud == "none" else "ok" if good else "unknown" if not status else "fail",
-        "status: done, no errors", words, "what the provider gives (keys, name, network) is not applied",
+        "cloud-init is done, without errors", words, "what the provider gives (keys, name, network) is not applied",
         "read `cloud-init status --long` and /var/log/cloud-init.log on the machine",
     )  # fmt: skip
     failed = said.get("failed", "").split()
@@ -130,7 +130,8 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
     )  # fmt: skip
     name = said.get("hostname", "")
     yield say(
-        "hostname", "skipped" if cloud == "none" else "ok" if name == boot.hostname else "fail", boot.hostname,
+        "hostname", "skipped" if cloud == "none" else "ok" if name == boot.hostname else "fail",
+        f"takes the name {boot.hostname}",
         name or "not read", "the node does not take the name that it is given", "read /var/log/cloud-init.log",
     )  # fmt: skip
     yield say(
