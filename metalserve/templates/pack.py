@@ -166,7 +166,8 @@ class Packer:
             path.unlink(missing_ok=True)
             with path.open("wb") as stream:
                 stream.truncate(mib * _MIB)
-        self.run("mkfs.vfat", "-F32", "-i", self.identity.volume, "-n", "ESP", "--invariant", esp.name)
+        # `--invariant` sets a volume id of its own: the one that fstab names must come after it
+        self.run("mkfs.vfat", "-F32", "--invariant", "-i", self.identity.volume, "-n", "ESP", esp.name)
         above = {str(path) for each in files for path in Path(each.target).parents if path != Path()}
         self.run("mmd", "-i", esp.name, *(f"::{path}" for path in sorted(above)))
         for each in files:

@@ -28,6 +28,10 @@ INSIDE: Final = "/machine"
 """Where the tool root has the machine's directory."""
 
 BootFrom = Literal["disk", "network", "cd"]
+KERNEL_ARGUMENTS: Final = "no_timer_check"
+"""What a kernel needs in emulation: on a busy host it finds too few ticks of its timer, and panics ("IO-APIC + timer
+doesn't work!"). A UKI takes it from the firmware (systemd-stub), since nothing of the image may be changed."""
+
 _FIRMWARE: Final = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 _VARIABLES: Final = "usr/share/OVMF/OVMF_VARS_4M.fd"
 _SECURE_FIRMWARE: Final = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
@@ -97,6 +101,7 @@ class MachineSpec:
             "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={firmware}",
             "-drive", f"if=pflash,format=raw,unit=1,file={INSIDE}/variables.fd",
             "-uuid", self.uuid, "-smbios", f"type=1,manufacturer=metalserve,product=simulated,serial={self.serial}",
+            "-smbios", f"type=11,value=io.systemd.stub.kernel-cmdline-extra={KERNEL_ARGUMENTS}",
             "-serial", f"file:{INSIDE}/serial.log", "-qmp", f"unix:{INSIDE}/qmp,server=on,wait=off",
             "-device", "virtio-rng-pci",
         ]  # fmt: skip

@@ -82,6 +82,8 @@ def test_a_disk_has_its_partitions_its_loader_and_the_tree_and_is_the_same_twice
     assert [part["uuid"].lower() for part in table["partitions"]] == [IDENTITY.esp, IDENTITY.root]
     start = table["partitions"][1]["start"] * 512
     with raw.open("rb") as stream:
+        stream.seek((1 << 20) + 0x43)  # FAT32's volume id, little-endian
+        assert stream.read(4)[::-1].hex() == IDENTITY.volume, "fstab names this one"
         stream.seek(start)
         (packer.place / "root.ext4").write_bytes(stream.read(spec.disk.root_mib << 20))
     assert IDENTITY.file_system in packer.run("dumpe2fs", "-h", "root.ext4")

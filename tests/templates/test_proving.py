@@ -21,6 +21,7 @@ GOOD = {
     "state": "running",
     "failed": "",
     "cycles": "",
+    "unmounted": "",
     "machine-id": "a",
     "host-keys": "ssh-ed25519 AAAA1\nssh-rsa AAAA2",
     "hostnqn": "nqn.2014-08.org.nvmexpress:uuid:1",
@@ -56,7 +57,7 @@ def bad(findings: list[Finding]) -> dict[str, str]:
 def test_two_good_boots_are_good() -> None:
     findings = judge_boots(boots(), "QEMU")
     assert bad(findings) == {}
-    assert len(findings) == 2 * 7 + len(UNIQUE)
+    assert len(findings) == 2 * 8 + len(UNIQUE)
     assert all(f.source == "QEMU" and not f.remedy and not f.impact for f in findings)
 
 
@@ -73,6 +74,7 @@ def test_two_good_boots_are_good() -> None:
             "template-ordering",
             "fail",
         ),
+        ({"unmounted": "/boot/efi"}, "template-mounts", "fail"),
         ({"root-bytes": str(500 << 20)}, "template-growth", "fail"),
         ({"root-disk": ""}, "template-growth", "unknown"),
         ({"drives": "ROOT1 2048000"}, "template-drives", "fail"),
@@ -169,6 +171,7 @@ def test_a_machine_s_boot_order_is_what_was_asked(tmp_path: Path) -> None:
     drives = (Drive("a.raw", "A1"), Drive("b.qcow2", "B2", "qcow2"))
     words = " ".join(MachineSpec(drives, system=1, boot="network", cd="x.iso", ssh_port=2222).command())
     assert "-accel tcg" in words and "kvm" not in words
+    assert "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check" in words
     assert "nvme,drive=d1,serial=B2,bootindex=2" in words and "nvme,drive=d0,serial=A1,bootindex=10" in words
     assert "mac=52:54:00:6d:73:01,bootindex=1" in words and "ide-cd,drive=cd,bootindex=4" in words
     assert "restrict=on,hostfwd=tcp:127.0.0.1:2222-:22" in words
