@@ -40,7 +40,8 @@ from metalserve.templates.manifest import (
 )
 from metalserve.templates.packages import TSV, packages_of_root, write_tsv
 from metalserve.templates.rootfs import make_rootfs, run_logged
-from metalserve.templates.sbom import Subject, write_sbom
+from metalserve.templates.sbom import write_sbom
+from metalserve.templates.sbom_subject import Subject
 from metalserve.templates.shelf import Build, Shelf
 from metalserve.templates.signing import secret_key_path
 from metalserve.templates.since import write_changes
