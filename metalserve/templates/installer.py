@@ -89,7 +89,7 @@ Wipe = Callable[[Grant], None]
 """Makes the disk of the grant unbootable: called when what was written is wrong."""
 
 HostKeys = Callable[[Grant], Sequence[str]]
-"""Makes SSH host keys on the disk of the grant, once what was written is right; returns the public ones (see `order`)."""
+"""Makes SSH host keys on the disk of the grant, once what was written is right; returns the public ones."""
 
 
 def boot_script(base_url: str, identity: Identity) -> str:

@@ -157,6 +157,19 @@ class DiskSpec(Section):
     file_system: Literal["ext4"] = Field("ext4", description="of the root")
 
 
+class BootSpec(Section):
+    """What firmware starts (`boot_chain`)."""
+
+    chain: Literal["distribution", "uki"] | None = Field(
+        None,
+        description="the distribution's signed shim, GRUB and kernel, or one unified kernel image that nobody signed; "
+        "none: the distribution's where an image can have it",
+    )
+    secure_boot: Literal["optional", "required"] = Field(
+        "optional", description="required: a build with a part or a module that Secure Boot would refuse fails"
+    )
+
+
 class FirstBootSpec(Section):
     """What a node does when it is first switched on."""
 
@@ -178,6 +191,7 @@ class TemplateSpec(Section):
     packages: list[str] = Field(default_factory=list, description="beside those the roles bring")
     users: list[UserSpec] = Field(default_factory=list, description="users of every node")
     disk: DiskSpec = Field(default_factory=DiskSpec, description="layout of the image")
+    boot: BootSpec = Field(default_factory=BootSpec, description="what firmware starts")
     first_boot: FirstBootSpec = Field(default_factory=FirstBootSpec, description="first boot")
     settings: dict[str, Any] = Field(default_factory=dict, description="host settings, as in an inventory")
 
@@ -202,6 +216,22 @@ class TemplateSpec(Section):
         if not all(re.fullmatch(_PACKAGE, name) for name in value):
             raise problem("must be names of packages")
         return value
+
+    @model_validator(mode="after")
+    def _boots(self) -> Self:
+        if self.chain == "distribution":
+            if self.os.family != "apt":
+                raise problem(f"boot.chain: an image of {self.os.distribution} cannot have the distribution's yet")
+            if not re.fullmatch(r"[A-Za-z0-9_.,:=/@%+ -]*", self.kernel.command_line):
+                raise problem("kernel.command_line has characters that GRUB or its scripts would read as their own")
+        elif self.boot.secure_boot == "required":
+            raise problem("boot.secure_boot is 'required', and nobody signs a unified kernel image of this build")
+        return self
+
+    @property
+    def chain(self) -> Literal["distribution", "uki"]:
+        """What firmware starts, decided."""
+        return self.boot.chain or ("distribution" if self.os.family == "apt" else "uki")
 
     @property
     def host_data(self) -> dict[str, Any]:
