@@ -50,6 +50,7 @@ from tests.real_templates.netboot import (
     host,
     leased,
     machine_files,
+    own_home,
     services,
 )
 
@@ -189,6 +190,7 @@ def inside(net: Network, home: Path, key: Path, out: Path, way: Way) -> None:
     load, tools = os.getloadavg(), tool_root()
     build = Shelf(home / "shelf").build(TEMPLATE)
     directory = Path(tempfile.mkdtemp(prefix="loop-", dir=home))
+    home = own_home(home, directory)
     made: list[Path] = []
     try:
         xml = directory / "machine.xml"

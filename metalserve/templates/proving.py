@@ -224,7 +224,7 @@ def _boot(
                 "ok",
                 f"boot {number}",
                 f"SSH within {limits.boot_s:g} s of power-on",
-                f"{ssh_s:.0f} s",
+                f"{ssh_s:.0f} s" + (f", reset {machine.resets} times (emulated timer)" if machine.resets else ""),
                 source=SIMULATED,
             )
         )

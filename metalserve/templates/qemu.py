@@ -29,8 +29,10 @@ INSIDE: Final = "/machine"
 
 BootFrom = Literal["disk", "network", "cd"]
 KERNEL_ARGUMENTS: Final = "no_timer_check"
-"""What a kernel needs in emulation: on a busy host it finds too few ticks of its timer, and panics ("IO-APIC + timer
-doesn't work!"). A UKI takes it from the firmware (systemd-stub), since nothing of the image may be changed."""
+"""What a kernel needs in emulation: on a busy host it finds too few ticks of its timer, and panics (`_NO_TICKS`). A UKI
+takes it from the firmware (systemd-stub), since nothing of the image may be changed; GRUB takes nothing (`revive`)."""
+
+_NO_TICKS: Final = "end Kernel panic - not syncing: IO-APIC + timer doesn't work!"
 
 _FIRMWARE: Final = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 _VARIABLES: Final = "usr/share/OVMF/OVMF_VARS_4M.fd"
@@ -134,12 +136,14 @@ class Machine:
         directory: its files; `serial.log` is what its console said.
         process: QEMU.
         began: monotonic time of power-on, in seconds.
+        resets: how often it was reset since its kernel found too few ticks.
     """
 
     spec: MachineSpec
     directory: Path
     process: subprocess.Popen[Any]
     began: float = field(default_factory=time.monotonic)
+    resets: int = 0
 
     @property
     def on(self) -> bool:
@@ -170,6 +174,12 @@ class Machine:
                 raise MetalserveError(f"{how}; {self.last_words()}", where=f"machine {self.spec.serial}")
             time.sleep(0.5)
         return self.age_s
+
+    def revive(self) -> None:
+        """Reset it if its kernel has found too few ticks of its timer: the busy host's fault, not the image's."""
+        if self.console().count(_NO_TICKS) > self.resets:
+            self.resets += 1
+            self.qmp("system_reset")
 
     def last_words(self) -> str:
         """Return the last line of the console, or of what QEMU said."""

@@ -56,7 +56,7 @@ class Yard:
     """One machine on a provisioning network with everything that installs it.
 
     Attributes:
-        home: directory of templates: shelf, orders, boot tree.
+        home: directory of templates: orders, boot tree, and the shelf of another.
         directory: of the machine.
         tools: the tool root.
         net: the network.
@@ -166,12 +166,24 @@ def asked(directory: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def yard(home: Path, directory: Path, tools: ToolRoot, build: Build, public_key: Path) -> Iterator[Yard]:
-    """Put up network, DHCP, boot tree and boot server, and an empty machine; all of it is gone afterwards."""
+    """Put up network, DHCP, boot tree and boot server, and an empty machine; all of it is gone afterwards.
+
+    Orders and boot tree are in `directory`; of `home` the shelf is used, and nothing there is changed.
+    """
     directory.mkdir(parents=True)
+    home = own_home(home, directory)
     key = machine_files(directory, directory, tools, home, public_key)
     shutil.copyfile(home / "boot/installer.iso", directory / "installer.iso")
     with network() as net, services(home, directory, tools, net, public_key):
         yield Yard(home, directory, tools, net, build, key)
+
+
+def own_home(home: Path, directory: Path) -> Path:
+    """Make a templates directory in `directory` that has the shelf of another, and return it."""
+    own = directory / "home"
+    own.mkdir()
+    (own / "shelf").symlink_to(home.absolute() / "shelf")
+    return own
 
 
 def machine_files(into: Path, directory: Path, tools: ToolRoot, home: Path, public_key: Path) -> Path:

@@ -32,7 +32,6 @@ def made() -> Iterator[Image]:
 
 @pytest.fixture
 def place(made: Image, tmp_path: Path) -> Iterator[Yard]:
-    shutil.rmtree(made.home / "orders", ignore_errors=True)
     with yard(made.home, tmp_path / "machine", made.tools, made.build, made.public) as found:
         yield found
 
@@ -72,7 +71,7 @@ def test_a_machine_without_an_order_boots_its_disk(place: Yard) -> None:
 def test_an_installer_with_other_keys_writes_nothing(place: Yard, made: Image, tmp_path: Path) -> None:
     make_key(tmp_path / "other.sec", tmp_path / "other.pub")
     site = Site(URL, BRIDGE, RANGE, ARGUMENTS)
-    publish(made.home / "boot", site, trusted_keys([tmp_path / "other.pub"]), made.tools, ramdisk())
+    publish(place.home / "boot", site, trusted_keys([tmp_path / "other.pub"]), made.tools, ramdisk())
     place.order()
     with place.on("network") as machine:
         found = place.wait_for_state(machine, "failed", 3000)

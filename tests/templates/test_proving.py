@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from metalserve.templates.firstboot import UNVERIFIED
 from metalserve.templates.proving_boot import LOOK, UNIQUE, Booted, judge_boots, sections
 from metalserve.templates.proving_image import judge_tree
 from metalserve.templates.proving_roles import inventory_text
-from metalserve.templates.qemu import Drive, MachineSpec
+from metalserve.templates.qemu import Drive, Machine, MachineSpec
 from metalserve.templates.qemu_ssh import Shell
 from metalserve.templates.spec import load_spec
 from metalserve.verify.finding import Finding
@@ -185,3 +186,28 @@ def test_the_inventory_of_the_machine_has_the_template_s_settings(tmp_path: Path
     name, data = found["image"][0]
     assert name == spec.name and data["release"] == spec.release
     assert (data["ssh_hostname"], data["ssh_port"], data["ssh_user"]) == ("127.0.0.1", 2222, "root")
+
+
+def test_a_machine_whose_timer_the_busy_host_kept_still_is_reset_once_for_each_time(tmp_path: Path) -> None:
+    sent: list[str] = []
+
+    class Silent(Machine):
+        def qmp(self, command: str, **arguments: object) -> None:
+            sent.append(command)
+
+    machine = Silent(MachineSpec((Drive("a.raw", "A1"),)), tmp_path, subprocess.Popen(["true"]))
+    machine.process.wait()
+    log = tmp_path / "serial.log"
+    log.write_text(
+        "Kernel panic - not syncing: VFS: unable to mount root\n---[ end Kernel panic - not syncing: VFS ]---\n"
+    )
+    machine.revive()
+    assert sent == []
+    words = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report."
+    for times in (1, 2):
+        with log.open("a") as stream:
+            stream.write(f"[    0.07] {words}\n[    0.07] ---[ end {words} ]---\n")
+        machine.revive()
+        machine.revive()
+        assert sent == ["system_reset"] * times
+    assert machine.resets == 2

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -239,3 +242,16 @@ def test_scripts_always_end_at_the_disk() -> None:
 def test_a_port_that_is_taken_is_said(yard: BootYard, url: str) -> None:
     with pytest.raises(MetalserveError, match="cannot listen"):
         boot_server(yard.served(), "127.0.0.1", int(url.rpartition(":")[2]))
+
+
+def test_a_connection_that_is_reset_is_no_error(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as link:
+        link.sendall(b"GET /boot/installer/vmlinuz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert link.recv(4096).startswith(b"HTTP/1.1 200")
+        # closed at once, and not taken leave of: what a machine does that starts the kernel which it has fetched
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(50):
+        assert ask(url, "GET", "/boot/installer/vmlinuz")[0] == 200
+        time.sleep(0.01)
+    assert "Traceback" not in capfd.readouterr().err
