@@ -34,7 +34,7 @@ sed 's/^/lockdown /' /sys/kernel/security/lockdown
 cd /boot/efi && find EFI -type f | sort | sed 's/^/esp /'
 sha256sum EFI/BOOT/* EFI/debian/*.efi | sed 's/^/sum /'
 efibootmgr 2>/dev/null | grep -i debian | sed 's/^/entry /'
-sed -n 's/^[[:space:]]*linux[[:space:]]/linux /p' /boot/grub/grub.cfg | head -n 1
+sed -n 's/^[[:space:]]*linux[[:space:]]/linux /p' /boot/grub/grub.cfg | head -n 1 | tr -s ' '
 """
 
 
