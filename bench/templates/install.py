@@ -3,26 +3,23 @@
     sudo python -m bench.templates.install SHELF_HOME PUBLIC_KEY network|cd OUT.json [NAME]
 
 SHELF_HOME is a templates directory with a signed build of NAME (debian-13-base unless given) on its shelf. The machine
-is QEMU without KVM: its times are for comparing runs of one machine, not for what metal takes.
+is QEMU without KVM: its times are for comparing runs of one machine, not for what metal takes. The slow test writes the
+same record when METALSERVE_INSTALL_RECORDS names a directory.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from metalserve.templates.manifest import DISK
-from metalserve.templates.proving import SIMULATED
-from metalserve.templates.proving_boot import LOOK, sections
 from metalserve.templates.shelf import Shelf
 from metalserve.templates.toolroot import tool_root
-from tests.real_templates.netboot import Way, install, yard
+from tests.real_templates.netboot import Way, install, record, yard
 
 
 def main(home: Path, key: Path, way: Way, out: Path, name: str) -> None:
@@ -32,34 +29,9 @@ def main(home: Path, key: Path, way: Way, out: Path, name: str) -> None:
     began, load = time.monotonic(), os.getloadavg()
     try:
         with yard(home, place / "machine", tool_root(), build, key) as found:
-            times = install(found, way, patience_s=2400.0)
-            order, asked = found.state(), found.asked()
-            with found.on("disk") as machine:
-                shell = found.shell()
-                times["second_boot_ssh"] = shell.wait(machine, 2400)
-                said = sections(shell.run(LOOK.read_text(), timeout_s=2400).stdout)
-        manifest = build.manifest
-        record = {
-            "schema": 1,
-            "simulated": True,
-            "machine": SIMULATED,
-            "way": "network boot (PXE, iPXE, HTTP)" if way == "network" else "virtual media (ISO)",
-            "host": {
-                "cpus": os.cpu_count(),
-                "load_before": load,
-                "load_after": os.getloadavg(),
-                "kernel": platform.release(),
-            },
-            "template": manifest.name,
-            "packed_bytes": manifest.files[DISK].size,
-            "raw_bytes": manifest.raw.size,
-            "seconds_since_power_on": {key: round(value, 1) for key, value in times.items()},
-            "whole_run_s": round(time.monotonic() - began, 1),
-            "order": {"state": order.state, "words": order.words},
-            "asked": [f"{each['asked']} {each['status']} {each['words']}" for each in asked],
-            "booted": {key: said.get(key) for key in ("state", "failed", "cloud-init", "kernel", "boot-time")},
-        }
-        out.write_text(json.dumps(record, indent=1) + "\n")
+            said = install(found, way)
+            made = record(found, way, said, load)
+        out.write_text(json.dumps({**made, "whole_run_s": round(time.monotonic() - began, 1)}, indent=1) + "\n")
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from metalserve.paths import templates_directory
+from metalserve.templates.boot_chain import boot_words
 from metalserve.templates.build import build_template
 from metalserve.templates.shelf import Shelf
 from metalserve.templates.spec import load_spec
@@ -38,6 +39,9 @@ def command(name: str, keep: bool, key: Path | None) -> None:
         f"{build.name}/{build.build}: {manifest.packages} packages, disk {manifest.raw.size / 1e6:.0f} MB "
         f"({size:.0f} MB compressed), in {time.monotonic() - started:.0f} s"
     )
+    if manifest.boot is not None:
+        words = boot_words(manifest.os.distribution, manifest.boot.chain, manifest.boot.unsigned_modules)
+        click.echo(words, err=words.startswith("warning"))
 
 
 def shown(title: str) -> AbstractContextManager[object]:

@@ -16,6 +16,7 @@ from metalserve.templates.shelf import Shelf
 from metalserve.templates.signing import trusted_keys
 from metalserve.templates.spec import load_spec
 from metalserve.templates.toolroot import tool_root
+from metalserve.verify.finding import Finding
 
 _COLOURS = {
     "ok": "green",
@@ -46,7 +47,8 @@ def command(name: str, build: str, keys: tuple[Path, ...], spec: str | None, boo
     found = Shelf(home / "shelf").build(name, build)
     said = Console(stderr=True)
     limits = Limits(boot_s=boot_limit, look_s=boot_limit)
-    proof = prove(found, trusted_keys(keys), tool_root(), home / "work", limits=limits, advance=said.print)
+    roles = _roles(spec or name)
+    proof = prove(found, trusted_keys(keys), tool_root(), home / "work", limits=limits, roles=roles, advance=said.print)
     if as_json:
         click.echo(json.dumps(proof.as_dict(), indent=1))
     else:
@@ -62,7 +64,16 @@ def _roles(name: str) -> Roles:
 def _show(proof: Proof) -> None:
     console = Console()
     for finding in proof.findings:
-        console.print(Text(str(finding), style=_COLOURS[finding.status]), soft_wrap=True)
+        console.print(Text(_line(finding), style=_COLOURS[finding.status]), soft_wrap=True)
     boots = ", ".join(f"{each:g} s" for each in proof.measured.get("boot_to_ssh_s", [])) or "none"
     good = "good" if proof.good else "BAD"
-    console.print(f"{proof.manifest.name} {proof.manifest.build}: {good}; power-on to SSH {boots} ({SIMULATED})")
+    console.print(
+        f"{proof.manifest.name} {proof.manifest.build}: {good}; power-on to SSH {boots} ({SIMULATED})", soft_wrap=True
+    )
+
+
+def _line(finding: Finding) -> str:
+    """Return a finding as a line; a good one says what was proven, and what was seen of it."""
+    if finding.status != "ok":
+        return str(finding)
+    return f"ok: {finding.subject}: {finding.expected} ({finding.observed})"

@@ -132,7 +132,7 @@ NAME=metalserve installer
 VERSION_ID=1" --output uki/installer.efi >/dev/null
 touch -d @{EPOCH} uki/installer.efi
 truncate -s {mebibytes}M iso/esp.img
-mkfs.vfat -F 32 -i {serial} -n INSTALLER --invariant iso/esp.img >/dev/null
+mkfs.vfat -F 32 --invariant -i {serial} -n INSTALLER iso/esp.img >/dev/null
 mmd -i iso/esp.img ::EFI ::EFI/BOOT
 mcopy -m -i iso/esp.img uki/installer.efi ::EFI/BOOT/BOOTX64.EFI
 touch -d @{EPOCH} iso/esp.img

@@ -17,15 +17,18 @@ from metalserve.errors import MetalserveError
 from metalserve.paths import templates_directory
 from metalserve.templates import pack
 from metalserve.templates.archive import Archive, check_unchanged, mirrors_for, read_archive
+from metalserve.templates.boot_chain import foreign_modules, unsigned
 from metalserve.templates.building_roles import check_connector, converge
 from metalserve.templates.changes import CHANGES, Side, parts_of
 from metalserve.templates.checks import problems, runner
 from metalserve.templates.clean import clean, remove, settle_times
 from metalserve.templates.inputs import release_digest, role_digests, spec_digest
+from metalserve.templates.kernels import kernel_release
 from metalserve.templates.machine import furnish, prepare, users_script
 from metalserve.templates.manifest import (
     DISK,
     BaseSystem,
+    Boot,
     FileEntry,
     Inputs,
     Kernel,
@@ -37,7 +40,8 @@ from metalserve.templates.manifest import (
 )
 from metalserve.templates.packages import TSV, packages_of_root, write_tsv
 from metalserve.templates.rootfs import make_rootfs, run_logged
-from metalserve.templates.sbom import Subject, write_sbom
+from metalserve.templates.sbom import write_sbom
+from metalserve.templates.sbom_subject import Subject
 from metalserve.templates.shelf import Build, Shelf
 from metalserve.templates.signing import secret_key_path
 from metalserve.templates.since import write_changes
@@ -150,8 +154,9 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
         write_tsv(installed, out / TSV)
         subject = Subject(spec.name, inputs.digest, spec.os.distribution, spec.os.release, archive.epoch)
         write_sbom(root, installed, subject, out)
+    boot = Boot(chain=spec.chain, unsigned_modules=unsigned(foreign_modules(root, runner(root))))
     base = BaseSystem(distribution=spec.os.distribution, release=spec.os.release)
-    kernel = Kernel(package=spec.kernel.package or "by file", version=pack.kernel_release(root))
+    kernel = Kernel(package=spec.kernel.package or "by file", version=kernel_release(root))
     build = build_name(created, inputs)
     with step("changes since the build before"):
         parts = parts_of(base, spec.architecture, kernel, spec.release, inputs, archive.epoch)
@@ -166,31 +171,28 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
     manifest = Manifest(
         schema=1, name=spec.name, build=build, created=created,
         source_date_epoch=archive.epoch, inputs=inputs,
-        os=base, architecture=spec.architecture, kernel=kernel,
+        os=base, architecture=spec.architecture, kernel=kernel, boot=boot,
         release=spec.release, files=file_entries(out), raw=raw, packages=len(installed),
-        reproducible=reproducible(root),
+        reproducible=reproducible(spec, root),
     )  # fmt: skip
     return Built(out, manifest)
 
 
-REPRODUCIBLE = Reproducible(
-    identical=["raw", DISK, pack.QCOW2, pack.ROOT_TAR, pack.UKI, TSV, "sbom.cdx.json", "sbom.spdx.json"],
-    differs={CHANGES: "names the builds that it compares"},
-)
-"""What two builds of the same inputs give again byte for byte; tests/real_templates compares them."""
-
 _COMPILED = "holds kernel modules compiled by DKMS in the build: two builds of them were not compared yet"
 
 
-def reproducible(root: Path) -> Reproducible:
-    """Return what comes out byte for byte; where DKMS compiled modules, nothing that holds them is promised."""
-    if not any(root.glob("usr/lib/modules/*/updates/dkms/*.ko*")):
-        return REPRODUCIBLE
-    holding = ("raw", DISK, pack.QCOW2, pack.ROOT_TAR)
-    return Reproducible(
-        identical=[name for name in REPRODUCIBLE.identical if name not in holding],
-        differs=REPRODUCIBLE.differs | dict.fromkeys(holding, _COMPILED),
-    )
+def reproducible(spec: TemplateSpec, root: Path) -> Reproducible:
+    """Return what two builds of the same inputs give again byte for byte; tests/real_templates compares them.
+
+    Where DKMS compiled modules, nothing that holds them is promised.
+    """
+    identical = ["raw", *pack.artefacts(spec), TSV, "sbom.cdx.json", "sbom.spdx.json"]
+    differs = {CHANGES: "names the builds that it compares"}
+    if any(root.glob("usr/lib/modules/*/updates/dkms/*.ko*")):
+        holding = ("raw", DISK, pack.QCOW2, pack.ROOT_TAR)
+        identical = [name for name in identical if name not in holding]
+        differs |= dict.fromkeys(holding, _COMPILED)
+    return Reproducible(identical=identical, differs=differs)
 
 
 def inputs_of(spec: TemplateSpec, archive: Archive, tools: ToolRoot) -> Inputs:
@@ -222,13 +224,14 @@ def _check(spec: TemplateSpec, root: Path, identity: pack.Identity, archive: Arc
 
 def _pack(packer: pack.Packer, out: Path, step: Step) -> FileEntry:
     with step("disk"):
-        packer.uki()
+        if packer.spec.chain == "uki":
+            packer.uki()
         packer.disk()
     with step("compressed"):
         raw = packer.compress()
         packer.qcow2()
         packer.tar()
-    for name in (DISK, pack.QCOW2, pack.ROOT_TAR, pack.UKI):
+    for name in pack.artefacts(packer.spec):
         (packer.place / name).rename(out / name)
         (out / name).chmod(0o644)
     (packer.place / pack.RAW).unlink()

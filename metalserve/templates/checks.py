@@ -8,8 +8,10 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from metalserve.templates.boot_chain import chain_problems
 from metalserve.templates.clean import IDENTITIES, TRACES, matches
-from metalserve.templates.pack import Identity, initrd, kernel_release
+from metalserve.templates.kernels import initrd, kernel_release
+from metalserve.templates.pack import Identity
 from metalserve.templates.spec import TemplateSpec
 from metalserve.trees.image import command_in_image
 
@@ -57,6 +59,7 @@ def problems(
         *_secrets(root, [text.encode() for text in strangers if text]),
         *_passwords(root),
         *_boots(spec, root, identity, run),
+        *chain_problems(spec, root, run),
     ]
     if "nvidia_driver" in spec.roles:
         found += _driver(spec, root, run)

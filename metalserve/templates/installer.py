@@ -88,6 +88,9 @@ What it raises (MetalserveError, OSError) is the result `bad`.
 Wipe = Callable[[Grant], None]
 """Makes the disk of the grant unbootable: called when what was written is wrong."""
 
+HostKeys = Callable[[Grant], Sequence[str]]
+"""Makes SSH host keys on the disk of the grant, once what was written is right; returns the public ones."""
+
 
 def boot_script(base_url: str, identity: Identity) -> str:
     """Return the iPXE script that the server gives this machine.
@@ -113,6 +116,7 @@ def install_over_http(
     *,
     keys: Sequence[TrustedKey],
     wipe: Wipe = lambda grant: None,
+    host_keys: HostKeys = lambda grant: (),
 ) -> Outcome:
     """Install what is ordered for a machine: ask, verify the signed manifest, write, compare, say how it went.
 
@@ -123,6 +127,7 @@ def install_over_http(
         write: writes the image.
         keys: public keys that are built in.
         wipe: makes the disk unbootable.
+        host_keys: makes SSH host keys on it.
 
     Raises:
         MetalserveError: the server does not answer at all; nothing was written then.
@@ -156,17 +161,18 @@ def install_over_http(
             except (MetalserveError, OSError) as second:
                 words = f"could not be wiped either ({second}): {error}"
         return Outcome(True, False, words, grant, manifest, taken=report(base_url, grant, "bad", words))
-    words = f"{manifest.raw.size} bytes on {grant.disk}"
-    return Outcome(True, True, words, grant, manifest, taken=report(base_url, grant, "ok", words))
+    known = host_keys(grant)
+    words = f"{manifest.raw.size} bytes on {grant.disk}, {len(known)} host keys"
+    return Outcome(True, True, words, grant, manifest, taken=report(base_url, grant, "ok", words, known))
 
 
-def report(base_url: str, grant: Grant, status: Status, words: str) -> bool:
-    """Tell the server how it went; return whether it took it.
+def report(base_url: str, grant: Grant, status: Status, words: str, host_keys: Sequence[str] = ()) -> bool:
+    """Tell the server how it went, and which SSH host keys the system has; return whether it took it.
 
     Raises:
         MetalserveError: the server does not answer.
     """
-    said = {"order": grant.order, "token": grant.token, "status": status, "words": words}
+    said = {"order": grant.order, "token": grant.token, "status": status, "words": words, "host_keys": [*host_keys]}
     return _post(f"{base_url}/v1/result", said).get("taken") is True
 
 

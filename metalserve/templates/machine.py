@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
+from metalserve.templates.boot_chain import DEFAULTS, MENU, grub_defaults, grub_menu
 from metalserve.templates.clean import write
 from metalserve.templates.firstboot import first_boot_files
 from metalserve.templates.pack import Identity, fstab
@@ -57,6 +58,9 @@ def furnish(spec: TemplateSpec, root: Path, identity: Identity, inputs: str, epo
     """Write the files of the disk, of the template and of the first boot into a cleaned tree."""
     write(root, "etc/fstab", fstab(identity))
     (root / "boot/efi").mkdir(parents=True, exist_ok=True)
+    if spec.chain == "distribution":
+        write(root, DEFAULTS, grub_defaults(spec))
+        write(root, MENU, grub_menu(spec, root, identity.file_system), 0o444)
     write(root, DESCRIPTION, describe(spec, inputs, epoch))
     for path, (mode, text) in first_boot_files(spec).items():
         write(root, path.lstrip("/"), text, mode)

@@ -121,6 +121,15 @@ class Kernel(Section):
     version: str = Field(min_length=1, description="what `uname -r` says of it")
 
 
+class Boot(Section):
+    """How the image boots, and what Secure Boot would make of it."""
+
+    chain: Literal["distribution", "uki"] = Field(description="who signed what firmware starts; a uki: nobody")
+    unsigned_modules: list[str] = Field(
+        default_factory=list, description="kernel modules that nobody signed: they do not load with Secure Boot on"
+    )
+
+
 class Reproducible(Section):
     """What a second build of the same inputs gives again."""
 
@@ -140,6 +149,7 @@ class Manifest(Section):
     os: BaseSystem
     architecture: str = Field(pattern=r"^[a-z0-9_]{2,16}$", description="as the distribution calls it: amd64, aarch64")
     kernel: Kernel
+    boot: Boot | None = Field(None, description="builds before 2026-11-26 do not say")
     release: str = Field(min_length=1, description="name of the release of metalserve")
     files: Annotated[dict[str, FileEntry], AfterValidator(_files)]
     raw: FileEntry = Field(description=f"{DISK} uncompressed: what is on the disk of a node after installing")

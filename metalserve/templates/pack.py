@@ -1,6 +1,6 @@
 """From a tree to a disk, by file alone: nothing is mounted, no loop device is needed, and twice the same comes out.
 
-GPT; an EFI system partition with one unified kernel image; the root. The tools are the tool root's.
+GPT; an EFI system partition with what boots (`boot_chain`); the root. The tools are the tool root's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
+from metalserve.templates.boot_chain import EspFile, esp_files, grub_stub
+from metalserve.templates.kernels import initrd, kernel_release
 from metalserve.templates.manifest import DISK, FileEntry
 from metalserve.templates.spec import TemplateSpec
 from metalserve.templates.toolroot import ToolRoot
@@ -96,6 +98,11 @@ def disk_mib(spec: TemplateSpec) -> int:
     return _FIRST_MIB + spec.disk.esp_mib + spec.disk.root_mib + 1
 
 
+def artefacts(spec: TemplateSpec) -> tuple[str, ...]:
+    """Return the files that a build hands on, beside those that describe it."""
+    return (DISK, QCOW2, ROOT_TAR, *((UKI,) if spec.chain == "uki" else ()))
+
+
 class Packer:
     """Packs one tree.
 
@@ -134,13 +141,23 @@ class Packer:
         os.utime(self.place / UKI, (self.epoch, self.epoch))
         return self.place / UKI
 
+    def esp(self) -> list[EspFile]:
+        """Return the files of the EFI system partition, which `uki` has made or the tree has."""
+        if self.spec.chain == "uki":
+            return [EspFile(self.place / UKI, "EFI/BOOT/BOOTX64.EFI")]
+        stub = self.place / "grub.cfg"
+        stub.write_text(grub_stub(self.identity.file_system))
+        os.utime(stub, (self.epoch, self.epoch))
+        return esp_files(self.spec, self.root, stub)
+
     def disk(self) -> Path:
-        """Make the disk (`disk.raw`, sparse) from the tree and the unified kernel image."""
+        """Make the disk (`disk.raw`, sparse) from the tree and what boots it."""
         raw, spec = self.place / RAW, self.spec
-        needed = (self.place / UKI).stat().st_size // _MIB + 4
+        files = self.esp()
+        needed = sum(each.source.stat().st_size for each in files) // _MIB + 4
         if needed > spec.disk.esp_mib:
             raise MetalserveError(
-                f"the EFI system partition of {spec.disk.esp_mib} MiB is too small for {UKI} ({needed} MiB)",
+                f"the EFI system partition of {spec.disk.esp_mib} MiB is too small for what boots ({needed} MiB)",
                 where=spec.name,
                 remedy="raise disk.esp_mib",
             )
@@ -149,9 +166,12 @@ class Packer:
             path.unlink(missing_ok=True)
             with path.open("wb") as stream:
                 stream.truncate(mib * _MIB)
-        self.run("mkfs.vfat", "-F32", "-i", self.identity.volume, "-n", "ESP", "--invariant", esp.name)
-        self.run("mmd", "-i", esp.name, "::EFI", "::EFI/BOOT")
-        self.run("mcopy", "-m", "-i", esp.name, UKI, "::EFI/BOOT/BOOTX64.EFI")
+        # `--invariant` sets a volume id of its own: the one that fstab names must come after it
+        self.run("mkfs.vfat", "-F32", "--invariant", "-i", self.identity.volume, "-n", "ESP", esp.name)
+        above = {str(path) for each in files for path in Path(each.target).parents if path != Path()}
+        self.run("mmd", "-i", esp.name, *(f"::{path}" for path in sorted(above)))
+        for each in files:
+            self.run("mcopy", "-m", "-i", esp.name, str(each.source.relative_to(self.place)), f"::{each.target}")
         try:
             self.run(
                 "mke2fs", "-q", "-t", "ext4", "-L", "root", "-U", self.identity.file_system, "-E",
@@ -200,25 +220,3 @@ class Packer:
         if archive.returncode != 0 or done.returncode != 0:
             raise MetalserveError(f"could not be made: {done.stderr.strip() or 'tar failed'}", where=str(target))
         return target
-
-
-def initrd(kernel: str, spec: TemplateSpec) -> str:
-    """Return the initial RAM disk of a kernel, as the packer's tools see it."""
-    return f"root/boot/initrd.img-{kernel}" if spec.os.family == "apt" else f"root/boot/initramfs-{kernel}.img"
-
-
-def kernel_release(root: Path) -> str:
-    """Return what `uname -r` will say of the image's kernel, the newest where there are several.
-
-    Raises:
-        MetalserveError: there is none.
-    """
-    names = [path.name.removeprefix("vmlinuz-") for path in (root / "boot").glob("vmlinuz-*")]
-    if not names:
-        raise MetalserveError("the image has no kernel (no /boot/vmlinuz-*)", where=str(root))
-    return max(names, key=_version)
-
-
-def _version(name: str) -> list[tuple[int, int | str]]:
-    words = "".join(c if c.isalnum() else " " for c in name).split()
-    return [(1, int(word)) if word.isdigit() else (0, word) for word in words]

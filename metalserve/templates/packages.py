@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from metalserve.templates.manifest import TemplateError, read_small, write_whole
+from metalserve.templates.rpm_database import query_rpm, rpm_database
 
 TSV = "packages.tsv"
 RPM_QUERY = r"%{NAME}\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\t%{ARCH}\t%{SOURCERPM}\n"
@@ -70,13 +71,19 @@ def read_rpm(text: str) -> list[Package]:
 
 
 def packages_of_root(root: Path) -> list[Package]:
-    """Return the packages of a Debian or Ubuntu root; raises TemplateError when dpkg's status cannot be read."""
-    path = root / DPKG_STATUS
-    try:
-        text = read_small(path, _LARGEST).decode()
-        found = read_dpkg(text)
-    except (KeyError, UnicodeDecodeError) as error:
-        raise TemplateError(f"cannot be understood: {error}", where=str(path)) from error
+    """Return the packages of a root, by dpkg's status or rpm's database.
+
+    Raises:
+        TemplateError: it has neither, or what it has cannot be read.
+    """
+    if not (root / DPKG_STATUS).exists() and (database := rpm_database(root)) is not None:
+        found, path = read_rpm(query_rpm(database, RPM_QUERY)), database
+    else:
+        path = root / DPKG_STATUS
+        try:
+            found = read_dpkg(read_small(path, _LARGEST).decode())
+        except (KeyError, UnicodeDecodeError) as error:
+            raise TemplateError(f"cannot be understood: {error}", where=str(path)) from error
     if not found:
         raise TemplateError("lists no installed package", where=str(path))
     return found

@@ -167,8 +167,9 @@ def _boot_all(
     for number in range(1, limits.boots + 1):
         advance(f"booting copy {number} of {limits.boots}")
         try:
-            boots.append(_boot(proof, directory, tools, place / str(number), number, limits, roles))
+            boots.append(_boot(proof, directory, tools, place / str(number), number, limits, roles, advance))
         except MetalserveError as error:
+            kept = _kept(place / str(number) / "serial.log", place.parent / f"{proof.manifest.build}-boot{number}.log")
             proof.findings.append(
                 Finding(
                     "template-boot",
@@ -177,7 +178,7 @@ def _boot_all(
                     f"SSH within {limits.boot_s:g} s of power-on",
                     str(error),
                     impact="a node made from it does not come up",
-                    remedy="read the console's log",
+                    remedy=f"read the console's log: {kept}" if kept else "look into QEMU's own message",
                     source=SIMULATED,
                 )
             )
@@ -187,7 +188,14 @@ def _boot_all(
 
 
 def _boot(
-    proof: Proof, directory: Path, tools: ToolRoot, place: Path, number: int, limits: Limits, roles: Roles | None
+    proof: Proof,
+    directory: Path,
+    tools: ToolRoot,
+    place: Path,
+    number: int,
+    limits: Limits,
+    roles: Roles | None,
+    advance: Advance,
 ) -> Booted:
     place.mkdir()
     key, public = new_key(place)
@@ -216,16 +224,26 @@ def _boot(
                 "ok",
                 f"boot {number}",
                 f"SSH within {limits.boot_s:g} s of power-on",
-                f"{ssh_s:.0f} s",
+                f"{ssh_s:.0f} s" + (f", reset {machine.resets} times (emulated timer)" if machine.resets else ""),
                 source=SIMULATED,
             )
         )
+        advance(f"copy {number} answers by SSH after {ssh_s:.0f} s; waiting until it is at rest, and asking it")
         said = sections(shell.run(LOOK.read_text(), timeout_s=limits.look_s).stdout)
         if roles is not None and number == 1:
+            advance("comparing the roles with it")
             proof.findings.append(roles(shell, place))
         # its own way down, so that what it keeps for the next boot (random seed) is as on a real node
         machine.power_off(graceful_s=60)
     return Booted(ssh_s, said, [drive.serial for drive in spec.drives], hostname)
+
+
+def _kept(log: Path, target: Path) -> Path | None:
+    """Keep a console's log, which would go with the machine's directory; None when there is none."""
+    try:
+        return Path(shutil.copyfile(log, target))
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
     )
     yield say(
         "cloud-init", "skipped" if cloud == "none" else "ok" if good else "unknown" if not status else "fail",
-        "status: done, no errors", words, "what the provider gives (keys, name, network) is not applied",
+        "cloud-init is done, without errors", words, "what the provider gives (keys, name, network) is not applied",
         "read `cloud-init status --long` and /var/log/cloud-init.log on the machine",
     )  # fmt: skip
     failed = said.get("failed", "").split()
@@ -106,6 +106,13 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
         "not read" if cycles is None else cycles.splitlines()[0] if cycles else "none",
         "systemd leaves out units that the node needs, other ones at each boot",
         "`journalctl -b | grep cycle` names the units; a unit that runs early needs DefaultDependencies=no",
+    )  # fmt: skip
+    lost = said.get("unmounted")
+    yield say(
+        "mounts", "unknown" if lost is None else "fail" if lost else "ok", "all that fstab names is mounted",
+        "not read" if lost is None else f"not mounted: {', '.join(lost.split())}" if lost else "it is",
+        "the boot waits for a file system that never comes, and an update of the boot loader goes nowhere",
+        "compare /etc/fstab with `lsblk -f` on the machine",
     )  # fmt: skip
     disk, root = _number(said.get("root-disk")), _number(said.get("root-bytes"))
     share = root / (disk * 512) if disk and root else None
@@ -123,7 +130,8 @@ def _one(boot: Booted, subject: str, source: str) -> Iterator[Finding]:
     )  # fmt: skip
     name = said.get("hostname", "")
     yield say(
-        "hostname", "skipped" if cloud == "none" else "ok" if name == boot.hostname else "fail", boot.hostname,
+        "hostname", "skipped" if cloud == "none" else "ok" if name == boot.hostname else "fail",
+        f"takes the name {boot.hostname}",
         name or "not read", "the node does not take the name that it is given", "read /var/log/cloud-init.log",
     )  # fmt: skip
     yield say(

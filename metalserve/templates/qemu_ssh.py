@@ -64,12 +64,16 @@ class Shell:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            done = self.run("true")
-            if done.returncode == 0:
-                return machine.age_s
+            try:
+                done = self.run("true")
+                if done.returncode == 0:
+                    return machine.age_s
+                said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            except MetalserveError as error:  # it takes its time over it, too
+                said = error.what
+            machine.revive()
             if not machine.on or time.monotonic() > deadline:
                 how = "is off" if not machine.on else f"did not answer by SSH within {timeout_s:g} s"
-                said = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise MetalserveError(f"{how} ({said}); {machine.last_words()}", where=f"machine {machine.spec.serial}")
             time.sleep(1.0)
 

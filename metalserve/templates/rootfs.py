@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
+from metalserve.templates import boot_chain
 from metalserve.templates.archive import Archive, keyring_of
 from metalserve.templates.spec import PoolFile, TemplateSpec
 from metalserve.trees.debian import Bootstrap, apt_network_options, bootstrap
@@ -50,6 +51,8 @@ def packages_of(spec: TemplateSpec) -> tuple[str, ...]:
         names.append(RESOLVED)
     if spec.first_boot.cloud_init:
         names += CLOUD_INIT if system.family == "apt" else ("cloud-init", "cloud-utils-growpart")
+    if spec.chain == "distribution":
+        names += boot_chain.PACKAGES
     if spec.kernel.package is not None:
         names.append(spec.kernel.package)
     return tuple(dict.fromkeys((*names, *spec.packages)))
@@ -68,6 +71,9 @@ def apt_recipe(
         options: apt's network settings of this machine.
     """
     further = ["--skip=cleanup/apt/lists"]
+    if spec.chain == "distribution":
+        answers = " ".join(map(shlex.quote, boot_chain.ANSWERS))
+        further.append(f"--essential-hook=printf '%s\\n' {answers} | chroot \"$1\" debconf-set-selections")
     if cache is not None:
         # Hard links, so that nothing is copied; apt checks every file against the signed index before it takes it.
         place, inside = shlex.quote(str(cache)), '"$1"/var/cache/apt/archives'

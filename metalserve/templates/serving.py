@@ -13,6 +13,7 @@ Nobody logs in here, since a bare machine knows no secret. What keeps a disk fro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -94,6 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "metalserve"
     sys_version = ""
     timeout = SILENCE_S
+
+    def handle(self) -> None:
+        """Answer until the peer is gone: firmware that starts a kernel resets its connections, which is no error."""
+        with contextlib.suppress(ConnectionResetError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answer GET (and HEAD, without the body)."""

@@ -166,9 +166,9 @@ def trusted_keys(named: Iterable[Path] = (), directory: Path = PUBLIC_KEYS) -> l
     paths = list(named) or sorted(directory.glob("*.pub"))
     if not paths:
         raise SignatureError(
-            "holds no public key, so no build can be verified",
+            "holds no public key (*.pub), so that nobody's builds are trusted here",
             where=str(directory),
-            remedy=f"{_MAKE_ONE}; or give --key",
+            remedy=f"put the public key of whoever signs your builds there ({_MAKE_ONE}), or name it with --key FILE",
         )
     found = []
     for path in paths:

@@ -16,6 +16,7 @@ from metalserve.paths import FILES
 from metalserve.releases import load_release
 from metalserve.settings import HostSettings
 from metalserve.settings.common import Section, Url, problem
+from metalserve.templates.spec_boot import BootSpec, DiskSpec, FirstBootSpec
 from metalserve.trees.mirrors import machine_mirrors
 from metalserve.yaml_text import read_yaml
 
@@ -150,22 +151,6 @@ class UserSpec(Section):
         return value
 
 
-class DiskSpec(Section):
-    """The image's layout: GPT, an EFI system partition, the root file system; the first boot grows the last one."""
-
-    esp_mib: int = Field(256, ge=64, le=4096, description="MiB of the EFI system partition")
-    root_mib: int = Field(4096, ge=512, le=65536, description="MiB of the root file system in the image")
-    file_system: Literal["ext4"] = Field("ext4", description="of the root")
-
-
-class FirstBootSpec(Section):
-    """What a node does when it is first switched on."""
-
-    cloud_init: bool = Field(True, description="cloud-init, with the data sources NoCloud and ConfigDrive")
-    converge: bool = Field(False, description="the node converges itself before it serves (pyinfra @local)")
-    network: Literal["dhcp", "none"] = Field("dhcp", description="every wired interface by DHCP, or left alone")
-
-
 class TemplateSpec(Section):
     """A template."""
 
@@ -179,6 +164,7 @@ class TemplateSpec(Section):
     packages: list[str] = Field(default_factory=list, description="beside those the roles bring")
     users: list[UserSpec] = Field(default_factory=list, description="users of every node")
     disk: DiskSpec = Field(default_factory=DiskSpec, description="layout of the image")
+    boot: BootSpec = Field(default_factory=BootSpec, description="what firmware starts")
     first_boot: FirstBootSpec = Field(default_factory=FirstBootSpec, description="first boot")
     settings: dict[str, Any] = Field(default_factory=dict, description="host settings, as in an inventory")
 
@@ -203,6 +189,22 @@ class TemplateSpec(Section):
         if not all(re.fullmatch(_PACKAGE, name) for name in value):
             raise problem("must be names of packages")
         return value
+
+    @model_validator(mode="after")
+    def _boots(self) -> Self:
+        if self.chain == "distribution":
+            if self.os.family != "apt":
+                raise problem(f"boot.chain: an image of {self.os.distribution} cannot have the distribution's yet")
+            if not re.fullmatch(r"[A-Za-z0-9_.,:=/@%+ -]*", self.kernel.command_line):
+                raise problem("kernel.command_line has characters that GRUB or its scripts would read as their own")
+        elif self.boot.secure_boot == "required":
+            raise problem("boot.secure_boot is 'required', and nobody signs a unified kernel image of this build")
+        return self
+
+    @property
+    def chain(self) -> Literal["distribution", "uki"]:
+        """What firmware starts, decided."""
+        return self.boot.chain or ("distribution" if self.os.family == "apt" else "uki")
 
     @property
     def host_data(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -106,16 +106,29 @@ class Emulator:
         return False
 
 
+def empty_disk(state: Path) -> None:
+    """Make the disk of `machine.xml`."""
+    with (state / "disk.raw").open("wb") as disk:
+        disk.truncate(64 << 20)
+
+
 @contextmanager
-def emulator(log: Path) -> Iterator[Emulator]:
-    """Run it."""
+def emulator(
+    log: Path, machine: Path = HERE / "machine.xml", make_disks: Callable[[Path], None] = empty_disk
+) -> Iterator[Emulator]:
+    """Run it.
+
+    Args:
+        log: what it and libvirt say.
+        machine: libvirt's description of the machine.
+        make_disks: makes the machine's disks in the directory that it is given (/srv/bmc for libvirt).
+    """
     root = tree()
     state = root / "srv/bmc"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
-    shutil.copyfile(HERE / "machine.xml", state / "machine.xml")
-    with (state / "disk.raw").open("wb") as disk:
-        disk.truncate(64 << 20)
+    shutil.copyfile(machine, state / "machine.xml")
+    make_disks(state)
     certificate.make(state / "server.pem", "gpu-node-01", "127.0.0.1")
     subprocess.run(["chroot", str(root), "sh", "-c", ISO], check=True)
     with socket.socket() as probe:

@@ -1,7 +1,11 @@
-"""A signed build for the slow tests: Debian 13 with the base role, made once a session."""
+"""A signed build for the slow tests: Debian 13 with the base role, made once a module.
+
+METALSERVE_TEST_TEMPLATES names a templates directory that has one already, with its keys `secret` and `public.pub`.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +43,11 @@ class Image:
 
 @contextmanager
 def image() -> Iterator[Image]:
-    """Build the image; it is removed afterwards."""
+    """Build the image; it is removed afterwards. One that was given is left where it is."""
+    if given := os.environ.get("METALSERVE_TEST_TEMPLATES"):
+        there = Path(given).absolute()
+        yield Image(there, Shelf(there / "shelf").build(TEMPLATE), there / "secret", there / "public.pub", tool_root())
+        return
     home = templates_directory() / "test"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)

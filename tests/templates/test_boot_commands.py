@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from metalserve.cli import main
+from metalserve.cli import main, template_test
 from metalserve.errors import MetalserveError
 from metalserve.templates.boot_tree import Site, dnsmasq
 from metalserve.templates.orders import Orders
+from metalserve.templates.proving import Advance, Proof, Roles
+from metalserve.templates.qemu_ssh import Shell
+from metalserve.templates.shelf import Build
+from metalserve.templates.spec import TemplateSpec
+from metalserve.verify.finding import Finding
 from tests.templates.boot_servers import BootYard
 
 
@@ -76,3 +81,29 @@ def test_dnsmasq_gets_this_site_and_nothing_else(tmp_path: Path) -> None:
     for site in (("ftp://x",), ("http://x y",), ("http://x", "br0\ndhcp-script=/bin/sh")):
         with pytest.raises(MetalserveError):
             Site(*site)
+
+
+@pytest.mark.parametrize("more", [(), ("--spec", "debian-13-base")])
+def test_a_build_is_proved_together_with_the_roles_that_it_was_made_of(
+    yard: BootYard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    compared: list[str] = []
+
+    def compare(spec: TemplateSpec, shell: object, place: Path, source: str) -> Finding:
+        compared.append(spec.name)
+        return Finding("template-roles", "fail", "boot 1", "nothing to change", "2 to change")
+
+    def prove(build: Build, *given: object, roles: Roles, advance: Advance, **more: object) -> Proof:
+        advance("booting copy 1 of 2")
+        return Proof(build.manifest, [roles(Shell(tmp), tmp)], {"boot_to_ssh_s": [61.0, 62.5]})
+
+    tmp = yard.path
+    monkeypatch.setattr(template_test, "compare_roles", compare)
+    monkeypatch.setattr(template_test, "prove", prove)
+    monkeypatch.setattr(template_test, "tool_root", lambda: None)
+    assert main(["template", "test", "debian-13", "--key", yard.keys[0].where, *more]) == 1
+    assert compared == [more[1] if more else "debian-13"]
+    said = capsys.readouterr()
+    assert "booting copy 1 of 2" in said.err
+    assert "fail: template-roles: boot 1: 2 to change" in said.out
+    assert "BAD; power-on to SSH 61 s, 62.5 s (QEMU, TCG: simulated hardware)" in said.out

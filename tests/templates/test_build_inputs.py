@@ -10,7 +10,7 @@ import pytest
 from metalserve.errors import MetalserveError
 from metalserve.templates.archive import Archive, check_unchanged, mirrors_for, read_archive
 from metalserve.templates.rootfs import apt_recipe, dnf_command, dnf_repositories, fetch_pool_file, packages_of
-from metalserve.templates.spec import PoolFile, load_spec
+from metalserve.templates.spec import PoolFile, TemplateSpec, load_spec
 from metalserve.trees.mirrors import Mirrors
 
 MIRRORS = Mirrors("http://near.invalid/os", "http://near.invalid/os-security")
@@ -41,11 +41,28 @@ def test_mmdebstrap_is_told_everything(name: str, suite: str, components: str, k
         f"deb [signed-by=/keys/of.gpg] http://near.invalid/os-security {suite}-security {components}",
     ]
     included = next(word for word in words if word.startswith("--include=")).removeprefix("--include=").split(",")
-    assert {kernel, "systemd", "openssh-server", "cloud-init", *spec.packages} <= set(included)
+    assert {
+        kernel,
+        "shim-signed",
+        "grub-efi-amd64-signed",
+        "systemd",
+        "openssh-server",
+        "cloud-init",
+        *spec.packages,
+    } <= set(included)
     assert len(included) == len(set(included))
     assert "--dpkgopt=path-include=/usr/share/doc/*/copyright" in words, "an image is handed on: licences stay"
     assert '--aptopt=Acquire::Retries "3"' in words
     assert any("'/c a'/*.deb" in word for word in words)
+    answers = next(word for word in words if word.startswith("--essential-hook="))
+    assert "grub2/update_nvram boolean false' | chroot" in answers and r"'%s\n'" in answers
+
+
+def test_mmdebstrap_gets_no_boot_loader_for_a_unified_image() -> None:
+    value = load_spec("debian-13-base").model_dump(mode="json")
+    spec = TemplateSpec.model_validate({**value, "boot": {"chain": "uki"}})
+    words = apt_recipe(spec, MIRRORS, Path("/keys/of.gpg"), cache=None).command(Path("/build/root"))
+    assert not any("grub" in word for word in words)
 
 
 def test_a_release_without_resolved_as_a_package_does_not_ask_for_it() -> None:

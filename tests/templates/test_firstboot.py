@@ -44,6 +44,8 @@ def test_cloud_init_probes_nothing_and_sets_no_locale() -> None:
     config = yaml.safe_load(files["/etc/cloud/cloud.cfg.d/90-metalserve.cfg"][1])
     assert config["datasource_list"] == ["NoCloud", None] or config["datasource_list"] == ["NoCloud", "None"]
     assert config["locale"] is False and config["growpart"]["devices"] == ["/"]
+    # the installer made them on this disk, and told the controller
+    assert config["ssh_deletekeys"] is False
     assert "MS_GROW=no" in files["/etc/systemd/system/metalserve-first-boot.service"][1]
     bare = first_boot_files(spec(cloud_init=False))
     assert not any(path.startswith("/etc/cloud") for path in bare)

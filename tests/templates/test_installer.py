@@ -22,9 +22,8 @@ from tests.templates.boot_servers import BootYard
 MIB = 1 << 20
 OLD = b"what was on the disk before " * 1000
 
-pytestmark = pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in ("jq", "curl", "zstd")), reason="needs jq, curl and zstd"
-)
+_TOOLS = ("jq", "curl", "zstd", "ssh-keygen")
+pytestmark = pytest.mark.skipif(any(shutil.which(tool) is None for tool in _TOOLS), reason=f"needs {', '.join(_TOOLS)}")
 
 MINISIGN = """#!{python}
 # stands in for minisign -VQ -p KEY -m FILE -x SIGNATURE
@@ -97,6 +96,28 @@ class Machine:
         )
         self.file("can-zero", "")
         self.tool("udevadm", "#!/bin/sh\nexit 1\n")
+        self.tool("modprobe", "#!/bin/sh\n")
+        # The partitions are there once the table has been read again; `system` is what is mounted of the second.
+        self.tool(
+            "blockdev",
+            f"#!/bin/sh\nname=${{2##*/}}\nfor n in 1 2; do part={self.root}/sys/block/$name/${{name}}p$n\n"
+            "mkdir -p $part; echo $n >$part/partition; done\n",
+        )
+        self.tool("blkid", "#!/bin/sh\ncase $5 in *p1) echo vfat ;; *p2) echo ext4 ;; *) exit 2 ;; esac\n")
+        self.file("system/etc/ssh/sshd_config", "")
+        note = f'echo "${{0##*/}} $*" >>{self.root}/mounts'
+        self.tool(
+            "mount",
+            f"#!/bin/sh\n{note}\n[ ! -e {self.root}/no-mount ] || exit 32\n"
+            f'[ "$2" = devtmpfs ] || {{ rmdir "$4" && ln -s {self.root}/system "$4"; }}\n',
+        )
+        self.tool("umount", f'#!/bin/sh\n{note}\ncase $1 in */dev) ;; *) rm "$1" && mkdir "$1" ;; esac\n')
+        # The same script without a new root: its paths are below it.
+        self.tool(
+            "chroot",
+            '#!/bin/sh\nscript=$(printf %s "$4" | sed "s|/etc/ssh|$1/etc/ssh|g; s|ssh-keygen -A|& -f $1|")\n'
+            'exec sh -c "$script"\n',
+        )
         if shutil.which("minisign") is None:
             self.tool("minisign", MINISIGN.format(python=sys.executable))
 
@@ -168,6 +189,47 @@ def test_the_ordered_disk_is_written_read_back_and_said(machine: Machine, yard: 
     }  # fmt: skip
     assert [disk["name"] for disk in asked["disks"]] == ["nvme0n1", "nvme1n1"]
     assert asked["disks"][1] == {"serial": "D2", "size_bytes": 4 * MIB, "model": "M", "name": "nvme1n1"}
+
+
+def test_the_system_gets_host_keys_and_the_server_learns_the_public_ones(
+    machine: Machine, yard: BootYard, url: str
+) -> None:
+    yard.order()
+    machine.file("system/etc/ssh/ssh_host_dsa_key", "what an image should not carry")
+    assert machine.deploy(url).returncode == 0
+    made = machine.root / "system/etc/ssh"
+    found = {path.name: path for path in made.glob("ssh_host_*")}
+    public = sorted(name for name in found if name.endswith(".pub"))
+    assert "ssh_host_ed25519_key.pub" in public and "ssh_host_dsa_key" not in found
+    assert all(found[name.removesuffix(".pub")].stat().st_mode & 0o777 == 0o600 for name in public)
+    assert [*machine.order.host_keys] == [" ".join(found[name].read_text().split()[:2]) for name in public]
+    assert f"{len(public)} host keys" in machine.order.words
+    done = (machine.root / "mounts").read_text().splitlines()
+    assert [line.split()[0] for line in done] == ["mount", "mount", "umount", "umount"]
+    assert done[0].startswith(f"mount -t ext4 {machine.root}/dev/nvme1n1p2 ")
+    told = [machine.work.glob("*"), machine.root.glob("proc/**/*")]
+    assert not any(b"PRIVATE" in path.read_bytes() for each in told for path in each if path.is_file())
+
+
+@pytest.mark.parametrize("lacking", ["no-mount", "sshd"])
+def test_without_host_keys_the_installation_is_still_done(
+    machine: Machine, yard: BootYard, url: str, lacking: str
+) -> None:
+    yard.order()
+    machine.file("no-mount", "") if lacking == "no-mount" else shutil.rmtree(machine.root / "system/etc")
+    assert machine.deploy(url).returncode == 0
+    assert machine.order.state == "done" and machine.order.host_keys == ()
+    assert "0 host keys" in machine.order.words
+    assert not (machine.work / "system").is_symlink()
+
+
+def test_a_line_that_is_no_key_does_not_cost_the_result(machine: Machine, yard: BootYard, url: str) -> None:
+    yard.order()
+    machine.tool("chroot", "#!/bin/sh\necho a line; echo ssh-rsa short x; cat $1/ed25519.pub\n")
+    key = "ssh-ed25519 " + "A" * 68
+    machine.file("system/ed25519.pub", f"{key} root@(none)\n")
+    assert machine.deploy(url).returncode == 0
+    assert machine.order.state == "done" and machine.order.host_keys == (key,)
 
 
 def test_the_name_of_a_disk_does_not_matter(machine: Machine, yard: BootYard, url: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from metalserve.errors import MetalserveError
 from metalserve.templates.clean import settle_times
+from metalserve.templates.kernels import kernel_release
 from metalserve.templates.machine import describe
 from metalserve.templates.pack import (
     QCOW2,
@@ -21,7 +22,6 @@ from metalserve.templates.pack import (
     command_line,
     disk_mib,
     fstab,
-    kernel_release,
     partition_script,
 )
 from metalserve.templates.spec import TemplateSpec, load_spec
@@ -42,9 +42,10 @@ def tools() -> ToolRoot:
     return ToolRoot(path, packages)
 
 
-def small_spec(root_mib: int = 512) -> TemplateSpec:
+def small_spec(root_mib: int = 512, chain: str = "uki") -> TemplateSpec:
     value = load_spec("debian-13-base").model_dump(mode="json")
-    return TemplateSpec.model_validate({**value, "disk": {"esp_mib": 64, "root_mib": root_mib}})
+    disk = {"esp_mib": 64, "root_mib": root_mib}
+    return TemplateSpec.model_validate({**value, "disk": disk, "boot": {"chain": chain}})
 
 
 def packed(place: Path, tools: ToolRoot, spec: TemplateSpec) -> Packer:
@@ -55,8 +56,9 @@ def packed(place: Path, tools: ToolRoot, spec: TemplateSpec) -> Packer:
     os.chown(root / "etc/shadow", 0, 42)
     packer = Packer(spec, IDENTITY, EPOCH, tools, place)
     settle_times(root, EPOCH)
-    (place / UKI).write_bytes(b"unified kernel image" * 1000)
-    os.utime(place / UKI, (EPOCH, EPOCH))
+    if spec.chain == "uki":
+        (place / UKI).write_bytes(b"unified kernel image" * 1000)
+        os.utime(place / UKI, (EPOCH, EPOCH))
     packer.disk()
     return packer
 
@@ -80,6 +82,8 @@ def test_a_disk_has_its_partitions_its_loader_and_the_tree_and_is_the_same_twice
     assert [part["uuid"].lower() for part in table["partitions"]] == [IDENTITY.esp, IDENTITY.root]
     start = table["partitions"][1]["start"] * 512
     with raw.open("rb") as stream:
+        stream.seek((1 << 20) + 0x43)  # FAT32's volume id, little-endian
+        assert stream.read(4)[::-1].hex() == IDENTITY.volume, "fstab names this one"
         stream.seek(start)
         (packer.place / "root.ext4").write_bytes(stream.read(spec.disk.root_mib << 20))
     assert IDENTITY.file_system in packer.run("dumpe2fs", "-h", "root.ext4")
@@ -103,6 +107,31 @@ def test_a_disk_has_its_partitions_its_loader_and_the_tree_and_is_the_same_twice
     ).stdout
     assert "etc/link -> /outside" in listed
     assert "-rw-r----- 0/42" in listed
+
+
+def test_the_distribution_s_chain_lies_where_grub_install_puts_it_and_is_the_same_twice(
+    tmp_path: Path, tools: ToolRoot
+) -> None:
+    spec = small_spec(chain="distribution")
+    packer, again = packed(tmp_path / "a", tools, spec), packed(tmp_path / "b", tools, spec)
+    partition = f"{RAW}@@1M"
+    found = packer.run("mdir", "-b", "-/", "-i", partition, "::").split()
+    assert sorted(name for name in found if not name.endswith("/")) == [
+        "::/EFI/BOOT/BOOTX64.EFI",
+        "::/EFI/BOOT/grubx64.efi",
+        "::/EFI/BOOT/mmx64.efi",
+        "::/EFI/debian/BOOTX64.CSV",
+        "::/EFI/debian/fbx64.efi",
+        "::/EFI/debian/grub.cfg",
+        "::/EFI/debian/grubx64.efi",
+        "::/EFI/debian/mmx64.efi",
+        "::/EFI/debian/shimx64.efi",
+    ]
+    shown = packer.run("mtype", "-i", partition, "::EFI/debian/grub.cfg")
+    assert shown.startswith(f"search.fs_uuid {IDENTITY.file_system} root\n")
+    assert "shimx64.efi.signed" in packer.run("mtype", "-i", partition, "::EFI/BOOT/BOOTX64.EFI")
+    assert not (packer.place / UKI).exists()
+    assert sha256(packer.place / RAW) == sha256(again.place / RAW)
 
 
 def test_a_tree_that_does_not_fit_says_which_setting_to_raise(tmp_path: Path, tools: ToolRoot) -> None:

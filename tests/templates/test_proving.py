@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from metalserve.templates.firstboot import UNVERIFIED
 from metalserve.templates.proving_boot import LOOK, UNIQUE, Booted, judge_boots, sections
 from metalserve.templates.proving_image import judge_tree
 from metalserve.templates.proving_roles import inventory_text
-from metalserve.templates.qemu import Drive, MachineSpec
+from metalserve.templates.qemu import Drive, Machine, MachineSpec
 from metalserve.templates.qemu_ssh import Shell
 from metalserve.templates.spec import load_spec
 from metalserve.verify.finding import Finding
@@ -21,6 +22,7 @@ GOOD = {
     "state": "running",
     "failed": "",
     "cycles": "",
+    "unmounted": "",
     "machine-id": "a",
     "host-keys": "ssh-ed25519 AAAA1\nssh-rsa AAAA2",
     "hostnqn": "nqn.2014-08.org.nvmexpress:uuid:1",
@@ -56,7 +58,7 @@ def bad(findings: list[Finding]) -> dict[str, str]:
 def test_two_good_boots_are_good() -> None:
     findings = judge_boots(boots(), "QEMU")
     assert bad(findings) == {}
-    assert len(findings) == 2 * 7 + len(UNIQUE)
+    assert len(findings) == 2 * 8 + len(UNIQUE)
     assert all(f.source == "QEMU" and not f.remedy and not f.impact for f in findings)
 
 
@@ -73,6 +75,7 @@ def test_two_good_boots_are_good() -> None:
             "template-ordering",
             "fail",
         ),
+        ({"unmounted": "/boot/efi"}, "template-mounts", "fail"),
         ({"root-bytes": str(500 << 20)}, "template-growth", "fail"),
         ({"root-disk": ""}, "template-growth", "unknown"),
         ({"drives": "ROOT1 2048000"}, "template-drives", "fail"),
@@ -169,6 +172,7 @@ def test_a_machine_s_boot_order_is_what_was_asked(tmp_path: Path) -> None:
     drives = (Drive("a.raw", "A1"), Drive("b.qcow2", "B2", "qcow2"))
     words = " ".join(MachineSpec(drives, system=1, boot="network", cd="x.iso", ssh_port=2222).command())
     assert "-accel tcg" in words and "kvm" not in words
+    assert "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check" in words
     assert "nvme,drive=d1,serial=B2,bootindex=2" in words and "nvme,drive=d0,serial=A1,bootindex=10" in words
     assert "mac=52:54:00:6d:73:01,bootindex=1" in words and "ide-cd,drive=cd,bootindex=4" in words
     assert "restrict=on,hostfwd=tcp:127.0.0.1:2222-:22" in words
@@ -182,3 +186,28 @@ def test_the_inventory_of_the_machine_has_the_template_s_settings(tmp_path: Path
     name, data = found["image"][0]
     assert name == spec.name and data["release"] == spec.release
     assert (data["ssh_hostname"], data["ssh_port"], data["ssh_user"]) == ("127.0.0.1", 2222, "root")
+
+
+def test_a_machine_whose_timer_the_busy_host_kept_still_is_reset_once_for_each_time(tmp_path: Path) -> None:
+    sent: list[str] = []
+
+    class Silent(Machine):
+        def qmp(self, command: str, **arguments: object) -> None:
+            sent.append(command)
+
+    machine = Silent(MachineSpec((Drive("a.raw", "A1"),)), tmp_path, subprocess.Popen(["true"]))
+    machine.process.wait()
+    log = tmp_path / "serial.log"
+    log.write_text(
+        "Kernel panic - not syncing: VFS: unable to mount root\n---[ end Kernel panic - not syncing: VFS ]---\n"
+    )
+    machine.revive()
+    assert sent == []
+    words = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report."
+    for times in (1, 2):
+        with log.open("a") as stream:
+            stream.write(f"[    0.07] {words}\n[    0.07] ---[ end {words} ]---\n")
+        machine.revive()
+        machine.revive()
+        assert sent == ["system_reset"] * times
+    assert machine.resets == 2

@@ -9,7 +9,9 @@ import pytest
 
 from metalserve.templates.manifest import TemplateError
 from metalserve.templates.packages import Package, packages_of_root
-from metalserve.templates.sbom import CYCLONEDX, SPDX, Subject, from_packages, write_sbom
+from metalserve.templates.sbom import CYCLONEDX, SPDX, write_sbom
+from metalserve.templates.sbom_rpm import from_packages, read_licences
+from metalserve.templates.sbom_subject import Subject
 
 DEBIAN = Subject("debian-13", "ab" * 32, "debian", "13", 1_763_000_000)
 ROCKY = Subject("rocky-9", "ab" * 32, "rocky", "9", 1_763_000_000)
@@ -76,6 +78,14 @@ def test_packages_of_rpm_are_listed_with_their_epochs(tmp_path: Path) -> None:
     assert [each["name"] for each in spdx["packages"]] == ["rocky", "libstdc++", "shadow-utils"]
     assert len(spdx["relationships"]) == 3
     assert from_packages(packages[::-1], ROCKY) == (cyclonedx, spdx)
+
+
+def test_licences_of_rpm_are_named_in_the_packages_own_words() -> None:
+    packages = [Package("bash", "5.1.8-9.el9", "x86_64", "bash"), Package("pair", "2:1-1", "noarch", "pair")]
+    licences = read_licences("bash\t5.1.8-9.el9\tGPLv3+\npair\t2:1-1\t(none)\nnot a line\n")
+    cyclonedx, spdx = from_packages(packages, ROCKY, licences)
+    assert [each.get("licenses") for each in cyclonedx["components"]] == [[{"license": {"name": "GPLv3+"}}], None]
+    assert [each.get("licenseComments") for each in spdx["packages"]] == [None, "the package says: GPLv3+", None]
 
 
 def test_the_spdx_of_rpm_is_valid(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,18 +53,19 @@ def test_a_machine_is_installed_once_and_boots_its_disk_afterwards(yard: BootYar
     script = boot_script(url, NODE)
     assert installs(script)
     assert f"boot=deploy ms_server={url} " in script and "BOOTIF=01-52-54-00-00-00-01" in script
-    outcome = install_over_http(url, NODE, DISKS, onto(tmp_path), keys=yard.keys)
+    key = "ssh-ed25519 " + "A" * 68
+    outcome = install_over_http(url, NODE, DISKS, onto(tmp_path), keys=yard.keys, host_keys=lambda grant: [key])
     assert (outcome.permitted, outcome.written, outcome.taken) == (True, True, True)
     assert (tmp_path / "D2").read_bytes().startswith(b"disk 0 of debian-13")
     assert not (tmp_path / "D1").exists()
     found = yard.orders.get("gpu-01")
-    assert found is not None and found.state == "done"
+    assert found is not None and found.state == "done" and found.host_keys == (key,)
     # A BMC that ignores Once boots it from the network again.
     assert not installs(boot_script(url, NODE))
     again = install_over_http(url, NODE, DISKS, onto(tmp_path), keys=yard.keys)
     assert not again.permitted and "its order has been used: done" in again.words
     assert [note["words"] for note in yard.notes if note["asked"] == "POST /v1/result"] == [
-        f"gpu-01: done: {yard.manifest.raw.size} bytes on D2"
+        f"gpu-01: done: {yard.manifest.raw.size} bytes on D2, 1 host keys"
     ]
     assert found.token not in yard.log.getvalue()
 
@@ -238,3 +242,16 @@ def test_scripts_always_end_at_the_disk() -> None:
 def test_a_port_that_is_taken_is_said(yard: BootYard, url: str) -> None:
     with pytest.raises(MetalserveError, match="cannot listen"):
         boot_server(yard.served(), "127.0.0.1", int(url.rpartition(":")[2]))
+
+
+def test_a_connection_that_is_reset_is_no_error(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as link:
+        link.sendall(b"GET /boot/installer/vmlinuz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert link.recv(4096).startswith(b"HTTP/1.1 200")
+        # closed at once, and not taken leave of: what a machine does that starts the kernel which it has fetched
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(50):
+        assert ask(url, "GET", "/boot/installer/vmlinuz")[0] == 200
+        time.sleep(0.01)
+    assert "Traceback" not in capfd.readouterr().err

@@ -147,8 +147,9 @@ def test_a_broken_signature_or_public_key_is_one_clear_line(tmp_path: Path) -> N
     public.write_text("nothing\n")
     with pytest.raises(SignatureError, match="no public key"):
         trusted_keys([public])
-    with pytest.raises(SignatureError, match="holds no public key"):
+    with pytest.raises(SignatureError, match="holds no public key") as caught:
         trusted_keys(directory=tmp_path / "empty")
+    assert str(tmp_path / "empty") in str(caught.value) and "--key FILE" in str(caught.value)
 
 
 @pytest.mark.skipif(shutil.which("minisign") is None, reason="the program minisign is not installed")

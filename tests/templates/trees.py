@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,12 @@ from metalserve.trees.system import mount_overlay
 KERNEL = "6.12.94+deb13-amd64"
 MODULES = ("nvme", "ahci", "virtio_blk")
 NETWORK = ("mlx5_core", "bnxt_en", "ice", "i40e", "ixgbe", "igb", "virtio_net")
+SIGNED = (
+    "usr/lib/shim/shimx64.efi.signed",
+    "usr/lib/shim/mmx64.efi.signed",
+    "usr/lib/shim/fbx64.efi.signed",
+    "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+)
 IDENTITY = Identity.of("0" * 64)
 
 
@@ -30,12 +37,29 @@ def small_tree(root: Path) -> Path:
     (root / "etc/fstab").write_text(fstab(IDENTITY))
     (root / "etc/shadow").write_text("root:*:20000:0:99999:7:::\nsshd:!:20000::::::\n")
     (root / "usr/lib/os-release").write_text("ID=debian\nVERSION_ID=13\n")
-    (root / f"boot/vmlinuz-{KERNEL}").write_bytes(b"kernel")
+    (root / f"boot/vmlinuz-{KERNEL}").write_bytes(efi_program())
+    for name in SIGNED:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(efi_program() + name.encode())
+    (root / "usr/lib/shim/BOOTX64.CSV").write_text("shimx64.efi,debian,,This is the boot entry for debian\n")
     (root / f"boot/initrd.img-{KERNEL}").write_bytes(b"ram disk")
     names = [f"kernel/drivers/net/{name.replace('_', '-')}.ko.xz:" for name in NETWORK]
     (modules / "modules.dep").write_text("\n".join(names) + "\n")
     (modules / "modules.builtin").write_text("kernel/drivers/ata/ahci.ko\n")
     return root
+
+
+def efi_program(*, signed: bool = True, size: int = 1024) -> bytes:
+    """Return what looks like an EFI program: its headers, and a table of signatures at its end or none."""
+    content = bytearray(size)
+    content[:2] = b"MZ"
+    struct.pack_into("<I", content, 0x3C, 0x80)
+    content[0x80:0x84] = b"PE\0\0"
+    struct.pack_into("<H", content, 0x80 + 24, 0x20B)
+    if signed:
+        struct.pack_into("<II", content, 0x80 + 24 + 112 + 8 * 4, size - 64, 64)
+    return bytes(content)
 
 
 def listed(words: object) -> str:

@@ -1,6 +1,7 @@
 # The installer of OS templates: sourced by the ramdisk's init (initramfs-tools, boot=deploy), which calls mountroot.
 # POSIX sh. It asks the boot server for permission, checks the signed manifest, writes the image to the disk of the
-# serial that was ordered, reads it back, says how it went, and reboots. Nothing is written before all checks are good.
+# serial that was ordered, reads it back, makes the system's SSH host keys on it, says how it went and which public keys
+# it has now, and reboots. Nothing is written before all checks are good.
 #
 # Kernel arguments: ms_server=URL; ms_readback=0 leaves out reading the disk back.
 #
@@ -187,10 +188,42 @@ wipe() {
     gnu-dd if=/dev/zero of="$DISK" bs=1M count=1 seek="$((END - 1048576))" oflag=seek_bytes conv=fsync,notrunc 2>/dev/null
 }
 
+# host_keys: made on the written disk by the system's own ssh-keygen, so that the private ones are nowhere else, and the
+# controller learns the public ones with the result. Not to have them is no failure: the first boot makes what is lacking.
+host_keys() {
+  blockdev --rereadpt "$DISK" 2>/dev/null || sleep 2
+  udevadm settle --timeout=30 2>/dev/null
+  modprobe -q ext4
+  mkdir -p "$MS_WORK/system"
+  for path in "$MS_SYS/block/${DISK##*/}"/*/partition; do
+    part=${path%/partition} part=$MS_DEV/${part##*/}
+    [ "$(blkid -o value -s TYPE "$part" 2>/dev/null)" = ext4 ] && mount -t ext4 "$part" "$MS_WORK/system" || continue
+    make_keys "$MS_WORK/system" >"$MS_WORK/keys.pub"
+    made=$?
+    sync
+    umount "$MS_WORK/system/dev" 2>/dev/null
+    umount "$MS_WORK/system" || say "$part stays mounted"
+    [ "$made" = 0 ] || continue
+    # the server refuses a result as a whole if it has a line that is no key
+    jq -R 'split(" ")[0:2] | join(" ") |
+      select(test("^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,2000}={0,3}$"))' \
+      "$MS_WORK/keys.pub" | head -n 8 | jq -s . >"$MS_WORK/host-keys.json"
+    return 0
+  done
+}
+
+# make_keys ROOT: keys that an image should carry, and does not, go: every machine would have them.
+make_keys() {
+  mount -t devtmpfs dev "$1/dev" &&
+    chroot "$1" /bin/sh -c 'rm -f /etc/ssh/ssh_host_*_key* && ssh-keygen -A >/dev/null && cat /etc/ssh/ssh_host_*_key.pub'
+}
+
 # result STATUS WORDS: before the reboot, since afterwards nobody is left who could say it.
 result() {
+  [ -s "$MS_WORK/host-keys.json" ] || echo '[]' >"$MS_WORK/host-keys.json"
   jq -n --arg order "$ORDER" --arg token "$TOKEN" --arg status "$1" --arg words "$2" \
-    '{order: $order, token: $token, status: $status, words: $words}' >"$MS_WORK/result.json"
+    --slurpfile keys "$MS_WORK/host-keys.json" \
+    '{order: $order, token: $token, status: $status, words: $words, host_keys: $keys[0]}' >"$MS_WORK/result.json"
   post /v1/result "$MS_WORK/result.json" "$MS_WORK/taken.json" || say "the boot server did not take the result"
 }
 
@@ -208,6 +241,7 @@ restart() {
 deploy() {
   REASON='' ORDER='' TOKEN=''
   mkdir -p "$MS_WORK"
+  rm -f "$MS_WORK/host-keys.json"
   SERVER=$(argument ms_server '')
   [ -n "$SERVER" ] || { REASON="no ms_server= among the kernel's arguments"; say "$REASON"; return 1; }
   say "asking $SERVER for permission"
@@ -225,7 +259,11 @@ deploy() {
     return 1
   }
   say "written and verified"
-  result ok "$SIZE bytes on $DISK, $(cut -d' ' -f1 "$MS_PROC/uptime") s after the start of the installer's kernel"
+  host_keys
+  known=$(get length "$MS_WORK/host-keys.json")
+  say "SSH host keys that the server will know: ${known:-0}"
+  seconds=$(cut -d' ' -f1 "$MS_PROC/uptime")
+  result ok "$SIZE bytes on $DISK, ${known:-0} host keys, $seconds s after the start of the installer's kernel"
 }
 
 mountroot() {

@@ -9,7 +9,8 @@ timeout 300 systemctl is-system-running --wait 2>&1
 say failed
 systemctl list-units --failed --plain --no-legend --no-pager | awk '{print $1}'
 say cycles
-journalctl -b --no-pager -q -o cat _PID=1 2>/dev/null | grep 'deleted to break ordering cycle' | sort -u
+# not _PID=1: what systemd finds before the journal runs comes by way of the kernel, without it
+journalctl -b --no-pager -q -o cat SYSLOG_IDENTIFIER=systemd 2>/dev/null | grep 'deleted to break ordering cycle' | sort -u
 say machine-id
 cat /etc/machine-id
 say host-keys
@@ -31,6 +32,11 @@ df -B1 --output=size / | tail -n 1
 say root-disk
 disk=$(lsblk -ndo PKNAME "$(findmnt -nvo SOURCE /)" 2>/dev/null)
 [ -n "$disk" ] && cat "/sys/block/$disk/size"
+say unmounted
+# what fstab names and is not there: `nofail` keeps it from being a failed unit
+awk '$1 !~ /^#/ && $2 ~ /^\// {print $2}' /etc/fstab | while read -r place; do
+  mountpoint -q "$place" || printf '%s\n' "$place"
+done
 say drives
 for drive in /sys/block/nvme*; do
   [ -e "$drive" ] && printf '%s %s\n' "$(sed 's/ *$//' "$drive/device/serial")" "$(cat "$drive/size")"

@@ -1,0 +1,278 @@
+"""The whole loop on an emulated machine: powered on and booted by Redfish, installed, and converged: nothing to change.
+
+    sudo python -m bench.templates.loop HOME PUBLIC_KEY OUT.json [pxe|cd]
+
+HOME is a templates directory with a signed build of debian-13-base on its shelf. The BMC is sushy-emulator, with
+libvirt and QEMU (TCG) behind it, in the tree that tests/real_bmc makes. The machine is on a network of its own; what
+installs it is `metalserve template serve`, what asks the BMC `metalserve.bmc`. No GPU is emulated: deploys/gpu_node.py
+finds none, and only the role `base` has anything that it could do.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from metalserve.bmc import Bmc, open_bmc
+from metalserve.errors import MetalserveError
+from metalserve.pyinfra_seam.boot_device import boot_back, boot_from
+from metalserve.pyinfra_seam.cli_run import run_pyinfra
+from metalserve.settings.bmc import BmcSettings
+from metalserve.templates.machine_identity import Identity
+from metalserve.templates.manifest import DISK as DISK_FILE
+from metalserve.templates.orders import Orders
+from metalserve.templates.proving_boot import LOOK, sections
+from metalserve.templates.proving_roles import inventory_text
+from metalserve.templates.qemu import KERNEL_ARGUMENTS
+from metalserve.templates.qemu_net import BRIDGE, Network, network
+from metalserve.templates.qemu_ssh import Shell
+from metalserve.templates.shelf import Build, Shelf
+from metalserve.templates.spec import load_spec
+from metalserve.templates.toolroot import tool_root
+from tests.real_bmc.emulator import Emulator, emulator
+from tests.real_templates.netboot import (
+    DISK,
+    MAC,
+    OTHER,
+    SERIAL,
+    URL,
+    UUID,
+    asked,
+    host,
+    leased,
+    machine_files,
+    own_home,
+    services,
+)
+
+TEMPLATE: Final = "debian-13-base"
+NODE: Final = "gpu-0001"
+PATIENCE_S: Final = 3600.0
+MACHINE: Final = "QEMU, TCG, behind libvirt and sushy-emulator: simulated hardware"
+
+_GIVEN: Final = {
+    "ARGUMENTS": KERNEL_ARGUMENTS, "BRIDGE": BRIDGE, "DISK": DISK, "MAC": MAC, "OTHER": OTHER, "SERIAL": SERIAL,
+    "UUID": UUID,
+}  # fmt: skip
+
+Way = Literal["pxe", "cd"]
+
+
+class Loop:
+    """One run: what happened when, since the power-on.
+
+    Args:
+        home: the templates directory.
+        directory: keys and logs.
+        build: what is installed.
+        emulated: the BMC with its machine.
+        key: file of the SSH key.
+    """
+
+    def __init__(self, home: Path, directory: Path, build: Build, emulated: Emulator, key: Path) -> None:
+        self.directory, self.build, self.emulated, self.key = directory, build, emulated, key
+        self.orders = Orders(home / "orders")
+        self.began = time.monotonic()
+        self.times: dict[str, float] = {}
+        self.said: dict[str, str] = {}
+        os.environ["LOOP_BMC_PASSWORD"] = "password"
+        self.settings = BmcSettings.model_validate(
+            {
+                "address": f"127.0.0.1:{emulated.port}",
+                "user": "admin",
+                "password": {"env": "LOOP_BMC_PASSWORD"},
+                "uuid": UUID,
+                "tls": {"pin": emulated.pin},
+            }
+        )
+
+    def bmc(self) -> Bmc:
+        """Open the machine's BMC."""
+        return open_bmc(self.settings, NODE)
+
+    def at(self, event: str) -> None:
+        """Note an event."""
+        self.times[event] = round(time.monotonic() - self.began, 1)
+        print(f"{self.times[event]:8.1f} s  {event}  {self.said.get(event, '')}", flush=True)
+
+    def tell(self, event: str, words: str) -> None:
+        """Note an event, and what was seen of it."""
+        self.said[event] = words
+        self.at(event)
+
+    def until(self, good: Callable[[], bool], what: str) -> None:
+        """Wait for something that the machine does."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not good():
+            if time.monotonic() > deadline:
+                raise MetalserveError(f"{what}: not within {PATIENCE_S:g} s", where=NODE)
+            time.sleep(1.0)
+
+    def install(self, way: Way) -> None:
+        """Order, boot the installer by Redfish, wait for its result, give the machine its disk back, cycle it."""
+        order = self.orders.place(
+            NODE,
+            identity=Identity(serial=SERIAL, uuid=UUID, macs=(MAC,)),
+            template=self.build.name,
+            build=self.build.build,
+            disk_serial=DISK,
+            replace=True,
+        )
+        with self.bmc() as bmc:
+            seen = bmc.identity()
+            assert seen.proven and bmc.power() == "off", f"{seen}, power {bmc.power()}"
+            words = boot_from(bmc, [way], f"{URL}/boot/installer.iso", NODE)
+            self.tell("boot override", words)
+            self.began = time.monotonic()
+            self.tell("power on", bmc.set_power("on", 60).words)
+        for state in ("permitted", "done"):
+            self.until(functools.partial(self._is, order.number, state), state)
+            self.at(state)
+        self.tell("boot device back", boot_back(self.bmc, 2.0))
+        with self.bmc() as bmc:
+            self.tell("power cycle", bmc.set_power("cycle", 120).words)
+
+    def _is(self, number: str, state: str) -> bool:
+        order = self.orders.get(NODE)
+        assert order is not None and order.number == number
+        if order.state == "failed":
+            raise MetalserveError(f"the installation failed: {order.words}", where=NODE)
+        return order.state in (state, "done")
+
+    def shell(self) -> Shell:
+        """How the machine is reached; LookupError: it has no address yet."""
+        return Shell(self.key, address=leased(self.directory, MAC))
+
+    def answers(self) -> bool:
+        """Tell whether the installed system answers by SSH."""
+        try:
+            return self.shell().run("true").returncode == 0
+        except (LookupError, MetalserveError):
+            return False
+
+
+def converge(shell: Shell, directory: Path) -> list[dict[str, Any]]:
+    """Run deploys/gpu_node.py twice on the machine; return what each run did, by its report."""
+    inventory = directory / "inventory.py"
+    inventory.write_text(inventory_text(load_spec(TEMPLATE), shell))
+    return [_run(inventory) for _ in range(2)]
+
+
+def _run(inventory: Path) -> dict[str, Any]:
+    began = time.monotonic()
+    outcome = run_pyinfra(str(inventory), "deploys/gpu_node.py", None)
+    assert outcome.report is not None, outcome.output[-2000:]
+    found = next(iter(outcome.report.hosts.values()))
+    return {
+        "status": outcome.report.status(found),
+        "rc": outcome.rc,
+        "seconds": round(time.monotonic() - began, 1),
+        "ssh_sessions": found.sessions,
+        "changes": [" / ".join(each) for each in found.changes],
+        "proofs": found.proofs,
+        "warnings": found.warnings,
+        "failure": None if found.failure is None else vars(found.failure),
+    }
+
+
+def inside(net: Network, home: Path, key: Path, out: Path, way: Way) -> None:
+    """Run it, within the machine's network, and write the record."""
+    os.environ["METALSERVE_TEMPLATES_DIR"] = str(home)
+    load, tools = os.getloadavg(), tool_root()
+    build = Shelf(home / "shelf").build(TEMPLATE)
+    directory = Path(tempfile.mkdtemp(prefix="loop-", dir=home))
+    home = own_home(home, directory)
+    made: list[Path] = []
+    try:
+        xml = directory / "machine.xml"
+        text = (Path(__file__).parent / "loop.xml").read_text()
+        for name, value in _GIVEN.items():
+            text = text.replace(f"@{name}@", value)
+        xml.write_text(text)
+
+        def disks(state: Path) -> None:
+            made.append(machine_files(state, directory, tools, home, key))
+
+        with (
+            emulator(directory / "emulator.log", xml, disks) as emulated,
+            services(home, directory, tools, net, key),
+        ):
+            loop = Loop(home, directory, build, emulated, made[0])
+            try:
+                _loop(loop, way, out, load)
+            finally:
+                _keep(loop, out.with_suffix(".logs"))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _loop(loop: Loop, way: Way, out: Path, load: tuple[float, float, float]) -> None:
+    loop.install(way)
+    before = len(asked(loop.directory))
+    loop.until(loop.answers, "SSH")
+    loop.at("ssh")
+    shell = loop.shell()
+    said = sections(shell.run(LOOK.read_text(), timeout_s=1800).stdout)
+    loop.at("at rest")
+    runs = converge(shell, loop.directory)
+    loop.at("converged twice")
+    with loop.bmc() as bmc:
+        shown = bmc.boot()
+        bmc.set_power("force-off", 60)
+    manifest = loop.build.manifest
+    record = {
+        "schema": 1,
+        "simulated": True,
+        "machine": MACHINE,
+        "way": "network boot (PXE, iPXE, HTTP)" if way == "pxe" else "virtual media (ISO)",
+        "host": host(load),
+        "template": manifest.name,
+        "roles_of_the_image": load_spec(TEMPLATE).roles,
+        "packed_bytes": manifest.files[DISK_FILE].size,
+        "raw_bytes": manifest.raw.size,
+        "by_hand": "nothing",
+        "seconds_since_power_on": loop.times,
+        "redfish": loop.said,
+        "boot_override_at_the_end": f"{shown.target} ({shown.enabled})",
+        "asked_after_the_disk_was_given_back": [each["asked"] for each in asked(loop.directory)[before:]],
+        "asked": [f"{each['asked']} {each['status']} {each['words']}" for each in asked(loop.directory)],
+        "booted": said,
+        "gpu_node": runs,
+    }
+    out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _keep(loop: Loop, into: Path) -> None:
+    """Keep the logs beside the record."""
+    into.mkdir(exist_ok=True)
+    for path in (loop.emulated.console, *loop.directory.glob("*.log"), *loop.emulated.state.glob("*.log")):
+        if path.exists():
+            shutil.copyfile(path, into / path.name)
+
+
+def main(words: list[str]) -> int:
+    """Make the network, and go on inside of it."""
+    if words[0] == "--inside":
+        home, key, out, way = words[2:]
+        inside(Network(words[1]), Path(home), Path(key), Path(out), "cd" if way == "cd" else "pxe")
+        return 0
+    home, key, out, *rest = words
+    with network() as net:
+        given = [str(Path(each).absolute()) for each in (home, key, out)]
+        command = net.command(
+            sys.executable, "-m", "bench.templates.loop", "--inside", net.namespace, *given, *(rest or ["pxe"])
+        )
+        return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
