@@ -90,7 +90,8 @@ class Watching:
         )
 
     def ssh(self, host: str, command: str) -> str:
-        done = self.fleet.lab.ssh(host, command)
+        # a start of an engine returns when it answers, which takes minutes on a busy machine
+        done = self.fleet.lab.ssh(host, command, timeout_s=900)
         assert done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
         return done.stdout
 
