@@ -85,12 +85,11 @@ def _closed(steps: Sequence[Mapping[str, Any]], gain: float) -> tuple[float, boo
         added = (after["output_tokens_s"] - before["output_tokens_s"]) / (after["load"] - before["load"])
         if added < gain * alone:
             share = 100 * added / alone if alone else 0.0
-            return (
-                before["load"],
-                True,
-                f"from {before['load']:g} to {after['load']:g} clients each one more added {added:.1f} tokens/s, "
-                f"{share:.0f} % of what the first gave",
-            )
+            between = f"from {before['load']:g} to {after['load']:g} clients each one more"
+            if round(added, 1) <= 0:
+                lost = f", but cost {-added:.1f} tokens/s" if round(added, 1) < 0 else ""
+                return before["load"], True, f"{between} added nothing{lost}"
+            return before["load"], True, f"{between} added {added:.1f} tokens/s, {share:.0f} % of what the first gave"
     return steps[-1]["load"], False, "every step still paid: the knee lies higher than what was tried"
 
 

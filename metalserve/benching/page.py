@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from metalserve.benching.charts import Chart, Line, svg
@@ -17,18 +18,24 @@ _SMOOTH_S = 5
 def html_page(result: Mapping[str, Any]) -> str:
     """Return the page of a result; every value of it is escaped."""
     steps = result.get("steps", [])
-    return (
-        environment("bench")
-        .get_template("page.html.j2")
-        .render(
-            result=result,
-            steps=steps,
-            unit="clients" if steps and steps[0]["mode"] == "closed" else "requests/s",
-            charts=[svg(chart) for chart in _charts(result, steps)],
-            compared=words(result["comparison"]["changes"]) if "comparison" in result else [],
-            style=style("bench"),
-        )
+    templates = environment("bench")
+    templates.filters["moment"] = _moment
+    return templates.get_template("page.html.j2").render(
+        result=result,
+        steps=steps,
+        unit="clients" if steps and steps[0]["mode"] == "closed" else "requests/s",
+        charts=[svg(chart) for chart in _charts(result, steps)],
+        compared=words(result["comparison"]["changes"]) if "comparison" in result else [],
+        style=style("bench"),
     )
+
+
+def _moment(started: str) -> str:
+    """Return a time of a result as people write it; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(started).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return started
 
 
 def _charts(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
@@ -69,10 +76,12 @@ def _over_load(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) ->
 
 
 def _over_time(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
+    sides = result["kind"] == "ab"
     bands = [
         (s["from_s"], s["to_s"], f"{s.get('side', '')} {s['load']:g} {s['mode']}".strip(), False)
-        for n, s in enumerate(steps) if n % 2 == 0
+        for n, s in enumerate(steps) if (s["side"] == "B" if sides else n % 2 == 0)
     ] if len(steps) > 1 else []  # fmt: skip
+    shading = (", B shaded" if sides else ", every second step shaded") if bands else ""
     telemetry = result.get("telemetry", [])
     slowed = list(_slowed(telemetry))
     pieces = [
@@ -84,7 +93,7 @@ def _over_time(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) ->
     shaded = [*bands, *slowed]
     if pieces:
         line = Line("output tokens/s", pieces, False)
-        yield Chart("Throughput over time", "s", "output tokens/s", [line], bands=shaded)
+        yield Chart(f"Throughput over time{shading}", "s", "output tokens/s", [line], bands=shaded)
     for key, title, unit, pick in (
         ("temperature_c", "Hottest GPU", "°C", max),
         ("power_w", "Power of all GPUs", "W", sum),

@@ -116,7 +116,7 @@ def print_assumptions(rows: Iterable[Assumption], console: Console) -> None:
         console.print(Text("Assumptions", style="bold"))
         for row in rows:
             day = f", {row.date}" if row.date else ""
-            head = f"{row.name} = {row.value:,.6g} {row.unit} "
+            head = f"{row.name} = {row.shown} {row.unit} "
             console.print(Text.assemble(head, (f"({row.basis}{day})", "yellow" if row.basis == "guessed" else "dim")))
             console.print(Padding(Text(f"{row.label}: {row.source}", style="dim"), (0, 0, 0, 4)))
         return
@@ -131,7 +131,7 @@ def print_assumptions(rows: Iterable[Assumption], console: Console) -> None:
         style = "yellow" if row.basis == "guessed" else ""
         day = str(row.date) if row.date else ""
         words = f"{row.label}: {row.source}"
-        table.add_row(row.name, f"{row.value:,.6g}", row.unit, Text(row.basis, style=style), day, Text(words))
+        table.add_row(row.name, row.shown, row.unit, Text(row.basis, style=style), day, Text(words))
     console.print(table)
 
 

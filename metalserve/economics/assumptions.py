@@ -45,6 +45,11 @@ class Assumption:
         """It is money that somebody asked for at a time, so it can be old."""
         return self.money and self.basis in ("listed", "published")
 
+    @property
+    def shown(self) -> str:
+        """Return its value for people: four digits say enough of a share, a sum is written out."""
+        return f"{self.value:,.6g}" if abs(self.value) >= 100 else f"{self.value:,.4g}"
+
     def old(self, today: datetime.date) -> bool:
         """Tell whether it is a price of more than `OLD_AFTER` ago."""
         return self.is_price and self.date is not None and today - self.date > OLD_AFTER

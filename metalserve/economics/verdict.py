@@ -112,8 +112,9 @@ def warnings(result: Comparison) -> list[str]:
     if result.built.throughput.simulated:
         found.append("simulated: the rate is a stand-in's; these costs say nothing of real GPUs")
     if result.old:
-        listed = ", ".join(f"{name} ({day}, {age} days)" for name, day, age in result.old)
-        found.append(f"old prices, more than 90 days: {listed}; give your own with --price NAME=VALUE")
+        label = {row.name: row.label for row in result.case.assumptions.rows}
+        listed = "; ".join(f"{label[name]}, {name} ({day}, {age} days)" for name, day, age in result.old)
+        found.append(f"old prices, more than 90 days: {listed}. Give your own with --price NAME=VALUE")
     for row in result.rows:
         if row.missing:
             found.append(f"{row.title}: not computed, nothing says {', '.join(row.missing)}; give --price NAME=VALUE")

@@ -21,7 +21,8 @@ class Panel:
 
     Attributes:
         title: heading.
-        queries: (PromQL, legend) pairs; `$host` is the chosen hosts as a regular expression.
+        queries: (PromQL, legend) pairs; `$host` is the chosen hosts as a regular expression. In a table the legend is
+            the head of the column of values; empty where all there is to say are the labels.
         unit: Grafana's name of the unit.
         kind: timeseries, stat or table.
         width: of 24.
@@ -46,6 +47,8 @@ class Dashboard:
 
 
 _HOSTS = 'host=~"$host"'
+_UNSHOWN = ("Time", "__name__", "alertstate", "group", "instance", "job")
+"""Columns of a table that say nothing to its reader."""
 
 
 @cache
@@ -101,11 +104,12 @@ def _host_variable() -> dict[str, Any]:
 
 
 def _laid_out(panels: Sequence[Panel]) -> list[dict[str, Any]]:
-    made, left, top = [], 0, 0
+    made, left, top, tallest = [], 0, 0, 0
     for number, panel in enumerate(panels, start=1):
         height = 4 if panel.kind == "stat" else 8
         if left + panel.width > 24:
-            left, top = 0, top + 8
+            left, top, tallest = 0, top + tallest, 0
+        tallest = max(tallest, height)
         made.append(_panel(number, panel, {"h": height, "w": panel.width, "x": left, "y": top}))
         left += panel.width
     return made
@@ -138,7 +142,24 @@ def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
             }
             for index, (query, legend) in enumerate(panel.queries)
         ],
+        **({"transformations": _columns(panel)} if panel.kind == "table" else {}),
     }
+
+
+def _columns(panel: Panel) -> list[dict[str, Any]]:
+    """Make one table of the answers of all queries, with the columns that its reader wants."""
+    several = len(panel.queries) > 1
+    # Grafana's own names for the values of one query, and of several
+    names = [f"Value #{chr(ord('A') + index)}" if several else "Value" for index in range(len(panel.queries))]
+    heads = {name: head for name, (_, head) in zip(names, panel.queries, strict=True)}
+    hidden = [*_UNSHOWN, *(name for name, head in heads.items() if not head)]
+    organize = {
+        "excludeByName": dict.fromkeys(hidden, True),
+        "indexByName": {},
+        "renameByName": {name: head for name, head in heads.items() if head},
+    }
+    merge = [{"id": "merge", "options": {}}] if several else []
+    return [*merge, {"id": "organize", "options": organize}]
 
 
 def datasource_text(url: str) -> str:

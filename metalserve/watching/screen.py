@@ -97,21 +97,27 @@ def _head(nodes: Sequence[NodeView], shown: Shown) -> list[Text]:
     waiting = [f.waiting for f in fresh if f.waiting is not None]
     if waiting and sum(waiting):
         parts.append(f"{count(sum(waiting))} waiting")
-    line.append(f" | {' | '.join(parts)}")
+    sums = Text(" | ".join(parts), no_wrap=True)
     if shown.hidden:
-        line.append(f" | {shown.hidden} filtered out", style="dim")
+        sums.append(f" | {shown.hidden} filtered out", style="dim")
     end = [shown.clock] if shown.clock else []
     if any(node.simulated for node in nodes):
         end.insert(0, "SIMULATED")
     if shown.interactive:
         end.append("q quits")
+    whole = Text.assemble(line, " | ", sums, no_wrap=True)
+    # where one line does not hold both, the sums begin the second: what is cut is said nowhere else
+    lines = [whole] if whole.cell_len <= shown.width else [line, sums]
     tail = "  ".join(end)
-    line.truncate(shown.width, overflow="ellipsis")
-    if tail and line.cell_len + len(tail) + 2 <= shown.width:
-        line.append(" " * (shown.width - line.cell_len - len(tail)))
-        line.append(tail, style="dim")
-        return [line]
-    return [line, _cut(tail, "dim", shown.width)] if tail else [line]
+    last = lines[-1]
+    if tail and last.cell_len + len(tail) + 2 <= shown.width:
+        last.append(" " * (shown.width - last.cell_len - len(tail)))
+        last.append(tail, style="dim")
+    elif tail:
+        lines.append(Text(tail, style="dim", no_wrap=True))
+    for each in lines:
+        each.truncate(shown.width, overflow="ellipsis")
+    return lines
 
 
 def _compact(nodes: Sequence[NodeView], width: int) -> list[Text]:

@@ -64,7 +64,10 @@ def test_the_engine_is_switched_and_the_difference_is_found(tmp_path: Path) -> N
     assert tpot["verdict"] == "higher" and tpot["percent"] == pytest.approx(50, abs=3)
     assert result["plans"] == {"A": [], "B": ["x"]} and [s["to"] for s in result["switches"]] == calls
     assert "plan B is in service" in " ".join(said)
-    assert "<html" in html_page(json.loads(json.dumps(result)))
+    page = html_page(json.loads(json.dumps(result)))
+    assert "<b>A</b>: the host’s own plan" in page and "<b>B</b>: x" in page
+    assert "Throughput over time, B shaded" in page and page.count('class="band"') == 4
+    assert f"{result['started'][:10]} {result['started'][11:16]} UTC" in page
 
 
 @pytest.mark.parametrize(

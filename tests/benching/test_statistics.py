@@ -102,6 +102,8 @@ def test_the_knee_is_the_last_step_before_more_stops_to_pay() -> None:
     assert (knee.load, knee.reached, knee.saturation, knee.peak_output_tokens_s) == (8, True, 7.0, 700)
     assert "from 8 to 16 clients each one more added 10.0 tokens/s, 10 %" in knee.why
     assert find_knee(steps, gain=0.05).load == 16
+    assert find_knee([step(8, 1176.2), step(16, 1176.0)]).why == "from 8 to 16 clients each one more added nothing"
+    assert find_knee([step(8, 800), step(16, 720)]).why.endswith("added nothing, but cost 10.0 tokens/s")
     assert find_knee(steps[:3]).reached is False
     assert find_knee([]).load is None
     assert find_knee([step(1, 100, completed=0)]).why == "no step has a whole answer"

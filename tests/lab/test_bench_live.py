@@ -17,7 +17,7 @@ from tests.lab.fleet import Fleet
 pytestmark = [pytest.mark.lab, pytest.mark.fleet, pytest.mark.slow]
 
 
-def bench(fleet: Fleet, *arguments: str, rc: int = 0, timeout_s: float = 600) -> str:
+def bench(fleet: Fleet, *arguments: str, rc: int = 0, timeout_s: float = 1200) -> str:
     command = [sys.executable, "-m", "metalserve", "bench", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env=fleet.environment(), capture_output=True, text=True, timeout=timeout_s, check=False
@@ -64,7 +64,7 @@ def test_a_drift_is_tied_to_the_gpu_that_got_hot(serving: Fleet, tmp_path: Path)
         assert process.stdout.readline() == "2 clients for 1 min\n"  # the step begins now
         time.sleep(25)
         serving.lab.fault(host, "thermal-throttle", gpu=2)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=600)
     finally:
         process.kill()
         serving.lab.heal(host)
@@ -93,12 +93,12 @@ def test_two_plans_of_one_node_in_turn(serving: Fleet, tmp_path: Path) -> None:
              "--window", "4", "--warmup", "1", "--prompt-tokens", "40", "--answer-tokens", "40",
              "--out", str(out)]  # fmt: skip
     assert "would replace the engine" in bench(serving, *words, rc=3)
-    said = bench(serving, *words, "--yes", timeout_s=1800)
+    said = bench(serving, *words, "--yes", timeout_s=5400)  # eight runs of the main job
     assert said.count("is in service") == 5 and f"putting {host}'s own plan back" in said
     result = json.loads(out.read_text())
     assert [step["side"] for step in result["steps"]] == list("BAABBA")
     assert all(step["completed"] and step["counters_agree"] for step in result["steps"])
     assert result["endpoints"]["B"]["max_model_len"] == 512 != result["endpoints"]["A"]["max_model_len"]
     # the inventory's own plan is in service again
-    again = serving.run("--limit", host)
+    again = serving.run("--limit", host, timeout_s=1800)
     assert again.rc == 0 and "nothing changed" in again.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Mapping
@@ -142,6 +143,30 @@ def test_dashboards_are_promql_and_grafanas_json(promtool: Path, tmp_path: Path)
         assert done.returncode == 0, f"{dashboard.uid}: {done.stdout}{done.stderr}"
         assert all('host=~"$host"' in query or "ALERTS" in query for query in queries(dashboard)), dashboard.uid
     assert names == ["metalserve-fleet", "metalserve-node", "metalserve-engine", "metalserve-thermals"]
+
+
+def test_a_table_is_one_table_with_the_columns_that_its_reader_wants() -> None:
+    (node,) = (board for board in load_dashboards() if board.uid == "metalserve-node")
+    panels = {panel["title"]: panel for panel in json.loads(dashboard_text(node))["panels"]}
+    xids = panels["Xids since boot"]
+    assert [each["id"] for each in xids["transformations"]] == ["merge", "organize"]
+    options = xids["transformations"][1]["options"]
+    assert options["renameByName"] == {"Value #A": "times", "Value #B": "seconds ago", "Value #C": "last of the GPU"}
+    assert {"Time", "__name__", "job"} <= set(options["excludeByName"]) and "host" not in options["excludeByName"]
+    (failed,) = panels["units that do not run"]["transformations"]
+    assert failed["options"]["excludeByName"]["Value"] is True  # it is 1, always
+    assert "transformations" not in panels["SM clock"]
+
+
+def test_panels_lie_side_by_side_without_gaps_or_overlap() -> None:
+    for board in load_dashboards():
+        cells: set[tuple[int, int]] = set()
+        for panel in json.loads(dashboard_text(board))["panels"]:
+            place = panel["gridPos"]
+            own = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+            assert place["x"] + place["w"] <= 24 and not cells & own, panel["title"]
+            assert place["y"] == 0 or any((place["x"], place["y"] - 1) == cell for cell in cells), panel["title"]
+            cells |= own
 
 
 def test_every_alert_says_what_to_do() -> None:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-START_S = 600
-"""Seconds that a start may take: 20 s on a calm machine with two cores, minutes on a busy one."""
+START_S = 1800
+"""Seconds that a start may take: 20 s on a calm machine with two cores, many minutes on one that others use as well."""
 
 
 def free_port() -> int:
@@ -64,7 +64,7 @@ class Engine:
         raise AssertionError(f"not ready within {START_S} s:\n{self.text[-3000:]}")
 
     def open(
-        self, path: str, body: dict[str, Any] | None = None, *, key: str | None = "", timeout_s: float = 120
+        self, path: str, body: dict[str, Any] | None = None, *, key: str | None = "", timeout_s: float = 600
     ) -> Any:
         """Return the open answer; `key` "" sends the engine's own, None sends none."""
         headers = {"Content-Type": "application/json"}

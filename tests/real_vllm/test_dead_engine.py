@@ -37,10 +37,10 @@ def test_health_is_green_while_no_token_comes_and_a_dead_core_ends_with_status_z
         else:
             print("bfloat16 ends the worker on this CPU")
             assert "died unexpectedly" in engine.text, engine.text[-2000:]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while engine.process.poll() is None and engine.status("/health") == 200:
             assert time.monotonic() < deadline, "the core is dead and /health stays green"
             time.sleep(0.2)
-        assert engine.process.wait(timeout=60) == 0, "Restart=on-failure would do, and roles/vllm need not say always"
+        assert engine.process.wait(timeout=300) == 0, "Restart=on-failure would do, and roles/vllm need not say always"
     finally:
         engine.kill()

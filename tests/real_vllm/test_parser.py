@@ -26,7 +26,7 @@ def parse(python: str) -> Parse:
     def run(lists: Sequence[Sequence[str]]) -> list[dict[str, object]]:
         text = "".join(json.dumps(list(words)) + "\n" for words in lists)
         script = str(Path(__file__).with_name("parse.py"))
-        done = subprocess.run([python, script], input=text, capture_output=True, text=True, timeout=900)
+        done = subprocess.run([python, script], input=text, capture_output=True, text=True, timeout=3600)
         assert done.returncode == 0, done.stderr[-2000:]
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"accepted"')]
 

@@ -26,7 +26,7 @@ def probe(engine: Engine) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MS_ADDRESS": "127.0.0.1", "MS_MODEL": NAME, "MS_AUTH": str(engine.header)}
     script = str(FILES / "vllm/probe.sh")
     return subprocess.run(
-        ["sh", script, "--once", str(engine.port)], env=environment, capture_output=True, text=True, timeout=120
+        ["sh", script, "--once", str(engine.port)], env=environment, capture_output=True, text=True, timeout=600
     )
 
 
@@ -95,22 +95,22 @@ def test_running_requests_finish_when_it_is_told_to_stop(engine: Engine) -> None
     results: list[int] = []
 
     def long_request() -> None:
-        answer = engine.ask("/v1/completions", completion(400), timeout_s=300)
+        answer = engine.ask("/v1/completions", completion(400))
         results.append(answer["usage"]["completion_tokens"])
 
     threads = [threading.Thread(target=long_request) for _ in range(3)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while engine.metric("vllm:num_requests_running") < 3:
         assert time.monotonic() < deadline and any(thread.is_alive() for thread in threads)
         time.sleep(0.05)
     engine.process.send_signal(signal.SIGTERM)
     for thread in threads:
-        thread.join(timeout=120)
+        thread.join(timeout=600)
     assert results == [400, 400, 400]
-    assert engine.process.wait(timeout=120) == 0
-    deadline = time.monotonic() + 30
+    assert engine.process.wait(timeout=600) == 0
+    deadline = time.monotonic() + 120
     while left := engine.children("VLLM"):  # its workers' names begin so
         assert time.monotonic() < deadline, f"workers {left} outlive the server"
         time.sleep(0.2)
