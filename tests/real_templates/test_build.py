@@ -134,7 +134,7 @@ def different(one: dict[str, str], two: dict[str, str]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "kernel", "version"),
-    [("debian-12-l40s", "6.1.0-49-amd64", "535."), ("debian-13-l40s", "6.12.94+deb13-amd64", "550.")],
+    [("debian-12-l40s", "6.1.0-50-amd64", "535."), ("debian-13-l40s", "6.12.94+deb13-amd64", "550.")],
 )
 def test_the_archives_driver_is_compiled_into_an_image_for_its_kernel(
     home: Path, name: str, kernel: str, version: str
