@@ -6,6 +6,7 @@ below `work`, which the next build of the same template empties. Only a finished
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -103,8 +104,7 @@ def build_template(
     check_machine(spec)
     key = key or secret_key_path()
     work = templates_directory() / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    with _alone(work, spec.name):
+    with _told(spec), _alone(work, spec.name):
         check_space(work, spec)
         place = work / spec.name
         remove_tree(place)
@@ -277,7 +277,21 @@ def check_space(work: Path, spec: TemplateSpec) -> None:
 
 
 @contextmanager
+def _told(spec: TemplateSpec) -> Iterator[None]:
+    """What this machine refuses (a full disk, above all) in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise MetalserveError(
+            f"{error.filename or 'a file'}: {error.strerror or error}",
+            where=spec.name,
+            remedy="make room (`metalserve template gc`) and build it again" if error.errno == errno.ENOSPC else None,
+        ) from error
+
+
+@contextmanager
 def _alone(work: Path, name: str) -> Iterator[None]:
+    work.mkdir(parents=True, exist_ok=True)
     with held(work / f".{name}.lock", f"metalserve template build {name}", thing="this template", where=name):
         yield
 

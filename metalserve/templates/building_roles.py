@@ -12,6 +12,7 @@ from pathlib import Path
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT
 from metalserve.templates.spec import TemplateSpec
+from metalserve.trees.debian import dpkg_error
 from metalserve.trees.inside import CONTAINED
 from metalserve.trees.system import read_text_tail
 
@@ -70,6 +71,9 @@ def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: 
     for host in hosts:
         if failure := host.get("failure"):
             words = f"{failure['role']} / {failure['stage']}: {failure['what']}"
+            # apt's own last line names no package
+            if package := dpkg_error(failure.get("evidence", "").splitlines()):
+                words = f"{words}: {package}"
             raise MetalserveError(words, where=spec.name, remedy=failure.get("remedy") or f"see {log}")
     if done.returncode != 0 or not hosts:
         lines = [line.strip() for line in read_text_tail(log).splitlines() if line.strip()]

@@ -15,7 +15,7 @@ from metalserve.errors import MetalserveError
 from metalserve.templates import boot_chain
 from metalserve.templates.archive import Archive, keyring_of
 from metalserve.templates.spec import PoolFile, TemplateSpec
-from metalserve.trees.debian import Bootstrap, apt_network_options, bootstrap
+from metalserve.trees.debian import Bootstrap, apt_network_options, bootstrap, dpkg_error
 from metalserve.trees.image import command_in_image
 from metalserve.trees.inside import CONTAINED
 from metalserve.trees.mirrors import Mirrors
@@ -207,5 +207,5 @@ def run_logged(command: list[str], log: Path, what: str) -> None:
     if done.returncode != 0:
         lines = [line.strip() for line in read_text_tail(log).splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if line.startswith(("E:", "Error", "dpkg: error"))), "")
-        last = said or (lines[-1] if lines else "no message")
+        last = dpkg_error(lines) or said or (lines[-1] if lines else "no message")
         raise MetalserveError(f"{what} failed ({done.returncode}): {last}", where=str(log))

@@ -80,13 +80,22 @@ def bootstrap(recipe: Bootstrap, target: Path, log: Path, *, epoch: int | None =
                 stdout=stream, stderr=subprocess.STDOUT, check=False, umask=0o022, env=environment,
             )  # fmt: skip
         if done.returncode != 0:
-            said = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")]
-            words = said[0].removeprefix("E:").strip() if said else "no message"
+            lines = log.read_text(errors="replace").splitlines()
+            said = [line.removeprefix("E:").strip() for line in lines if line.startswith("E:")]
+            words = dpkg_error(lines) or (said[0] if said else "no message")
             raise MetalserveError(f"mmdebstrap failed ({done.returncode}): {words}", where=str(log))
         building.chmod(0o755)
         building.rename(target)
     finally:
         remove_tree(building)
+
+
+def dpkg_error(lines: Sequence[str]) -> str:
+    """Return what dpkg says of the first package that it could not install, in one line; "" when there is none."""
+    for line, reason in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("dpkg: error processing"):
+            return f"{line.strip()} {reason.strip()}".strip()
+    return ""
 
 
 def remove_tree(directory: Path) -> None:

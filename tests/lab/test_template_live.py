@@ -2,72 +2,36 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from metalserve.lab import guest, hosts, operate
+from metalserve.lab import hosts, operate
 from metalserve.lab.api import Lab
-from metalserve.templates.building_roles import converge
-from metalserve.templates.clean import clean
-from metalserve.templates.spec import TemplateSpec, load_spec
-from metalserve.trees.mirrors import Mirrors
+from metalserve.templates.spec import IMAGE_ROLES
 from tests.lab.fleet import Fleet
-from tests.templates.trees import real_tree
+from tests.lab.template_trees import packed_template
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow]
+pytestmark = pytest.mark.lab
 
-ROLES = ["base", "container_runtime"]  # the simulated driver is built by tools that a lab host has, and no image
-LIVE = {"activate", "devices", "reboot", "build for the next boot"}
+LIVE = {"activate", "devices", "format", "mount", "reboot", "build for the next boot"}
 """Stages that are for a machine that runs."""
-
-
-def toolkit(lab: Lab) -> dict[str, Any]:
-    """Return the settings by which Docker's GPU access comes from the lab's own repository."""
-    source = {
-        "url": f"{lab.fleet.service_url}/nvidia/{{distro}}/{{arch}}/",
-        "key": {"url": f"{lab.fleet.service_url}/keys/lab.asc", "fingerprint": lab.fleet.key_fingerprint},
-    }
-    return {"repositories": {"container_toolkit": source}}
-
-
-def template(lab: Lab, name: str, place: Path) -> Path:
-    """Build the root of a template from the lab's base and the lab's packages; returns it packed."""
-    host = lab.fleet.host(name)
-    value = load_spec("debian-13-base").model_dump(mode="json")
-    settings = {**toolkit(lab), "simulated": True}
-    changed = {"roles": ROLES, "release": lab.fleet.release, "settings": settings}
-    spec = TemplateSpec.model_validate({**value, **changed})
-    with real_tree(place, host.suite, lab.layout) as root:
-        guest.point_apt(root, lab.layout, host.suite)
-        key = root / "usr/share/keyrings/metalserve-lab.asc"
-        key.write_bytes((lab.layout.www / "keys/lab.asc").read_bytes())
-        work, cache = place / "place", place / "cache"
-        for path in (work, cache):
-            path.mkdir()
-        assert converge(spec, root, epoch=1_795_486_335, cache=cache, place=work)
-        assert converge(spec, root, epoch=1_795_486_335, cache=cache, place=work) == []
-        clean(root, spec.os, Mirrors("http://nowhere.invalid/debian"))
-        packed = place / "root.tar.zst"
-        subprocess.run(["tar", "--zstd", "-cf", packed, "--numeric-owner", "--xattrs", "-C", root, "."], check=True)
-    return packed
 
 
 def test_a_host_made_from_a_template_has_nothing_left_to_do(lab: Lab, tmp_path: Path) -> None:
     name = "second"
     host = lab.fleet.host(name)
-    packed = template(lab, name, tmp_path)
+    packed = packed_template(lab, name, tmp_path / "template")
     hosts.reinstall(lab.layout, host, lab.fleet.hosts, root=packed)
     try:
         hosts.start(lab.layout, host)
         operate.wait_until_up(lab.layout, [host])
-        assert lab.ssh(name, "docker --version").returncode == 0, "it came with the template"
-        ran = Fleet(lab, tmp_path).run("--dry", "--limit", name, overrides={name: toolkit(lab)})
+        came = lab.ssh(name, "docker --version && nvidia-smi -L | grep -c UUID")
+        assert came.returncode == 0 and came.stdout.splitlines()[-1] == "4", came.stdout + came.stderr
+        ran = Fleet(lab, tmp_path).run("--dry", "--limit", name)
         found = ran.report["hosts"][name]
         assert found["failure"] is None, ran.out
-        left = [line for line in found["planned"] if line[0] in ROLES and line[1] not in LIVE]
+        left = [line for line in found["planned"] if line[0] in IMAGE_ROLES and line[1] not in LIVE]
         assert left == [], ran.out
     finally:
         lab.reset(name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT, templates_directory
+from metalserve.templates import pack
 from metalserve.templates.check import verify_build
 from metalserve.templates.checks import runner
 from metalserve.templates.packages import read_tsv
@@ -33,7 +36,7 @@ FIELDS = ("vermagic", "license", "signer")
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    """A templates directory of these tests' own, with a tool root and a package cache that they share.
+    """A templates directory of these tests' own; tool root and package cache are links to those that are there.
 
     It lies below the real one: 15 GB are too much for a temporary directory in memory.
     """
@@ -47,6 +50,9 @@ def home() -> Iterator[Path]:
     remove_tree(home)
     home.mkdir(parents=True)
     make_key(home / "secret", home / "public.pub")
+    for name in ("tools", "cache"):
+        if (templates_directory() / name).is_dir():
+            subprocess.run(["cp", "-al", templates_directory() / name, home], check=True)
     try:
         yield home
         assert mounts_below(home.resolve()) == []
@@ -86,21 +92,57 @@ def work(home: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["debian-12-base", "debian-13-base"])
 def test_two_builds_from_nothing_are_the_same_bytes(home: Path, name: str) -> None:
-    one = build(home, name).manifest
+    same_twice(home, name)
+
+
+def same_twice(home: Path, name: str) -> Build:
+    """Build twice, and see that only what the manifest names differs; returns the first."""
+    one = build(home, name)
     time.sleep(1.1)  # builds are named by the second
-    two = build(home, name).manifest
-    assert one.inputs == two.inputs, "the archive moved on between the two: run it again"
-    assert one.raw == two.raw
-    differing = {file for file in one.files if one.files[file] != two.files[file]}
-    assert differing <= set(one.reproducible.differs), differing
-    assert {"raw", *one.files} == {*one.reproducible.identical, *one.reproducible.differs}
+    two = build(home, name)
+    first, second = one.manifest, two.manifest
+    assert first.inputs == second.inputs, "the archive moved on between the two: run it again"
+    differing = {file for file in first.files if first.files[file] != second.files[file]}
+    if pack.ROOT_TAR in differing:
+        pytest.fail(f"these files differ: {different(contents(one), contents(two))}")
+    assert first.raw == second.raw
+    assert differing <= set(first.reproducible.differs), differing
+    assert {"raw", *first.files} == {*first.reproducible.identical, *first.reproducible.differs}
+    return one
 
 
-def test_the_archives_driver_is_compiled_into_an_image_for_its_kernel(home: Path) -> None:
+def contents(made: Build) -> dict[str, str]:
+    """Return path -> what the packed root file system has there: type, mode, owner, time, link, SHA-256."""
+    found = {}
+    command = ["zstd", "-dcq", str(made.path / pack.ROOT_TAR)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            for each in archive:
+                stream = archive.extractfile(each) if each.isreg() else None
+                content = hashlib.sha256(stream.read() if stream is not None else b"").hexdigest()
+                status = f"{each.type!r} {each.mode:o} {each.uid}:{each.gid} {each.mtime} {each.linkname}"
+                found[each.name] = f"{status} {content}"
+    return found
+
+
+def different(one: dict[str, str], two: dict[str, str]) -> list[str]:
+    """Return what two trees have not alike, one line each."""
+    names = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
+    return [f"{name}: {one.get(name)} / {two.get(name)}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "version"),
+    [("debian-12-l40s", "6.1.0-50-amd64", "535."), ("debian-13-l40s", "6.12.94+deb13-amd64", "550.")],
+)
+def test_the_archives_driver_is_compiled_into_an_image_for_its_kernel(
+    home: Path, name: str, kernel: str, version: str
+) -> None:
     """Read from what is published, not from the tree that the build has checked itself."""
-    made, kernel = build(home, "debian-13-l40s"), "6.12.94+deb13-amd64"
+    made = same_twice(home, name)
     assert made.manifest.kernel.version == kernel
-    driver = {p.name: p.version for p in read_tsv(made.path / "packages.tsv") if p.version.startswith("550.")}
+    driver = {p.name: p.version for p in read_tsv(made.path / "packages.tsv") if p.version.startswith(version)}
     assert {"nvidia-open-kernel-dkms", "nvidia-smi", "libcuda1", "firmware-nvidia-gsp"} <= set(driver)
     assert len({version.split("-")[0] for version in driver.values()}) == 1, driver
     with unpacked(made, home / "unpacked") as root:
@@ -121,6 +163,7 @@ def test_the_archives_driver_is_compiled_into_an_image_for_its_kernel(home: Path
 @contextmanager
 def unpacked(made: Build, place: Path) -> Iterator[Path]:
     """Give the root file system of a build, unpacked from its archive."""
+    remove_tree(place)
     place.mkdir()
     try:
         subprocess.run(["tar", "-xf", made.path / "root.tar.zst", "-C", place], check=True)
@@ -149,6 +192,66 @@ def test_a_build_killed_at_any_moment_leaves_nothing_mounted_and_the_next_one_wo
         assert mounts_below(home.resolve()) == []
         assert [each.build for each in shelf.builds(name)] == before
     build(home, name)
+
+
+def test_two_builds_at_once(home: Path) -> None:
+    """Two templates share package cache and shelf; a second build of the same one is told who builds it."""
+    other = home / "other.yaml"
+    other.write_text("extends: debian-13-base\ndescription: another name\n")
+    shelf = Shelf(home / "shelf")
+    before = len(shelf.builds("debian-13-base"))
+    both = [start(home, "debian-13-base"), start(home, str(other))]
+    until(both, lambda: (home / "work/debian-13-base").is_dir() and (home / "work/other").is_dir())
+    third = start(home, "debian-13-base")
+    said, _ = third.communicate(timeout=120)
+    assert third.returncode == 1
+    assert f"held by `metalserve template build debian-13-base` (pid {both[0].pid})" in said
+    for process in both:
+        said, _ = process.communicate(timeout=3600)
+        assert process.returncode == 0, said
+    one, two = shelf.build("debian-13-base"), shelf.build("other")
+    assert len(shelf.builds("debian-13-base")) == before + 1
+    for each in (one, two):
+        verify_build(each.path, trusted_keys([home / "public.pub"]))
+    assert one.manifest.files["packages.tsv"] == two.manifest.files["packages.tsv"]
+    assert work(home) == []
+
+
+def until(running: list[subprocess.Popen[str]], condition: Callable[[], bool]) -> None:
+    """Wait until something is so, while all of these run."""
+    deadline = time.monotonic() + 1800
+    while not condition():
+        for process in running:
+            assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("when", ["root.new/usr/bin", "root/etc/apt", "root.part"])
+def test_a_disk_that_fills_up_publishes_nothing(home: Path, when: str) -> None:
+    """The home is a disk of its own that shrinks to what is used on it when the build has come to `when`."""
+    small, name = home / "small", "debian-13-base"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12g", "tmpfs", small], check=True)
+    try:
+        for file in ("secret", "public.pub"):
+            shutil.copy2(home / file, small)
+        (small / "tools").symlink_to(home / "tools")
+        process = start(small, name)
+        until([process], lambda: (small / "work" / name / when).exists())
+        used = shutil.disk_usage(small).used + (4 << 20)
+        subprocess.run(["mount", "-o", f"remount,size={used}", small], check=True)
+        said, _ = process.communicate(timeout=1800)
+        assert process.returncode == 1
+        assert "No space left" in said.splitlines()[-1], said
+        assert "Traceback" not in said
+        assert work(small) == []
+        assert Shelf(small / "shelf").names() == []
+        assert mounts_below(small.resolve()) == [small.resolve()]
+        assert of_build(small) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+        small.rmdir()
 
 
 def of_build(home: Path) -> list[str]:
