@@ -239,7 +239,6 @@ def _loop(loop: Loop, way: Way, out: Path, load: tuple[float, float, float]) -> 
         "roles_of_the_image": load_spec(TEMPLATE).roles,
         "packed_bytes": manifest.files[DISK_FILE].size,
         "raw_bytes": manifest.raw.size,
-        "by_hand": "nothing",
         "seconds_since_power_on": loop.times,
         "redfish": loop.said,
         "boot_override_at_the_end": f"{shown.target} ({shown.enabled})",
