@@ -16,6 +16,7 @@ from metalserve.paths import FILES
 from metalserve.releases import load_release
 from metalserve.settings import HostSettings
 from metalserve.settings.common import Section, Url, problem
+from metalserve.templates.spec_boot import BootSpec, DiskSpec, FirstBootSpec
 from metalserve.trees.mirrors import machine_mirrors
 
 SPECS = FILES / "templates/os"
@@ -147,35 +148,6 @@ class UserSpec(Section):
         if not all(re.fullmatch(r"(ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\n]*)?", key) for key in value):
             raise problem("must be public keys in OpenSSH's form, one line each")
         return value
-
-
-class DiskSpec(Section):
-    """The image's layout: GPT, an EFI system partition, the root file system; the first boot grows the last one."""
-
-    esp_mib: int = Field(256, ge=64, le=4096, description="MiB of the EFI system partition")
-    root_mib: int = Field(4096, ge=512, le=65536, description="MiB of the root file system in the image")
-    file_system: Literal["ext4"] = Field("ext4", description="of the root")
-
-
-class BootSpec(Section):
-    """What firmware starts (`boot_chain`)."""
-
-    chain: Literal["distribution", "uki"] | None = Field(
-        None,
-        description="the distribution's signed shim, GRUB and kernel, or one unified kernel image that nobody signed; "
-        "none: the distribution's where an image can have it",
-    )
-    secure_boot: Literal["optional", "required"] = Field(
-        "optional", description="required: a build with a part or a module that Secure Boot would refuse fails"
-    )
-
-
-class FirstBootSpec(Section):
-    """What a node does when it is first switched on."""
-
-    cloud_init: bool = Field(True, description="cloud-init, with the data sources NoCloud and ConfigDrive")
-    converge: bool = Field(False, description="the node converges itself before it serves (pyinfra @local)")
-    network: Literal["dhcp", "none"] = Field("dhcp", description="every wired interface by DHCP, or left alone")
 
 
 class TemplateSpec(Section):
