@@ -5,7 +5,7 @@
 HOME is a templates directory with a signed build of debian-13-base on its shelf. The BMC is sushy-emulator, with
 libvirt and QEMU (TCG) behind it, in the tree that tests/real_bmc makes. The machine is on a network of its own; what
 installs it is `metalserve template serve`, what asks the BMC `metalserve.bmc`. No GPU is emulated: deploys/gpu_node.py
-finds none, and only the role `base` has anything that it could do.
+finds none, says so after the role `base`, and goes no further: the image's own roles are compared by themselves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from metalserve.templates.machine_identity import Identity
 from metalserve.templates.manifest import DISK as DISK_FILE
 from metalserve.templates.orders import Orders
 from metalserve.templates.proving_boot import LOOK, sections
-from metalserve.templates.proving_roles import inventory_text
+from metalserve.templates.proving_roles import compare_roles, inventory_text
 from metalserve.templates.qemu import KERNEL_ARGUMENTS
 from metalserve.templates.qemu_net import BRIDGE, Network, network
 from metalserve.templates.qemu_ssh import Shell
@@ -224,6 +224,7 @@ def _loop(loop: Loop, way: Way, out: Path, load: tuple[float, float, float]) -> 
     said = sections(shell.run(LOOK.read_text(), timeout_s=1800).stdout)
     loop.at("at rest")
     runs = converge(shell, loop.directory)
+    roles = compare_roles(load_spec(TEMPLATE), shell, loop.directory, MACHINE)
     loop.at("converged twice")
     with loop.bmc() as bmc:
         shown = bmc.boot()
@@ -239,7 +240,6 @@ def _loop(loop: Loop, way: Way, out: Path, load: tuple[float, float, float]) -> 
         "roles_of_the_image": load_spec(TEMPLATE).roles,
         "packed_bytes": manifest.files[DISK_FILE].size,
         "raw_bytes": manifest.raw.size,
-        "by_hand": "nothing",
         "seconds_since_power_on": loop.times,
         "redfish": loop.said,
         "boot_override_at_the_end": f"{shown.target} ({shown.enabled})",
@@ -247,6 +247,7 @@ def _loop(loop: Loop, way: Way, out: Path, load: tuple[float, float, float]) -> 
         "asked": [f"{each['asked']} {each['status']} {each['words']}" for each in asked(loop.directory)],
         "booted": said,
         "gpu_node": runs,
+        "image_roles": roles.as_dict(),
     }
     out.write_text(json.dumps(record, indent=1) + "\n")
 

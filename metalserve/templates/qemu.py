@@ -28,9 +28,13 @@ INSIDE: Final = "/machine"
 """Where the tool root has the machine's directory."""
 
 BootFrom = Literal["disk", "network", "cd"]
-KERNEL_ARGUMENTS: Final = "no_timer_check"
-"""What a kernel needs in emulation: on a busy host it finds too few ticks of its timer, and panics (`_NO_TICKS`). A UKI
-takes it from the firmware (systemd-stub), since nothing of the image may be changed; GRUB takes nothing (`revive`)."""
+_SLOW_S: Final = 900
+KERNEL_ARGUMENTS: Final = (
+    f"no_timer_check systemd.default_timeout_start_sec={_SLOW_S} systemd.default_device_timeout_sec={_SLOW_S}"
+)
+"""What a system needs in emulation on a busy host, where the kernel finds too few ticks of its timer and panics
+(`_NO_TICKS`), and units do not start within systemd's 90 seconds, plenty on metal. A UKI takes it from the firmware
+(systemd-stub), since nothing of the image may be changed; GRUB takes nothing (`revive`)."""
 
 _NO_TICKS: Final = "end Kernel panic - not syncing: IO-APIC + timer doesn't work!"
 

@@ -270,7 +270,6 @@ def record(place: Yard, way: Way, said: dict[str, str], load: tuple[float, float
         "raw_bytes": manifest.raw.size,
         "seconds_since_power_on": {key: round(value, 1) for key, value in place.times.items()},
         "boot_order_left_at_network": way == "network",
-        "by_hand": "nothing",
         "order": {"state": order.state, "words": order.words},
         "asked": [f"{each['asked']} {each['status']} {each['words']}" for each in place.asked()],
         "booted": {key: said.get(key) for key in SHOWN},

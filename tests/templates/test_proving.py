@@ -172,7 +172,7 @@ def test_a_machine_s_boot_order_is_what_was_asked(tmp_path: Path) -> None:
     drives = (Drive("a.raw", "A1"), Drive("b.qcow2", "B2", "qcow2"))
     words = " ".join(MachineSpec(drives, system=1, boot="network", cd="x.iso", ssh_port=2222).command())
     assert "-accel tcg" in words and "kvm" not in words
-    assert "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check" in words
+    assert "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check " in words
     assert "nvme,drive=d1,serial=B2,bootindex=2" in words and "nvme,drive=d0,serial=A1,bootindex=10" in words
     assert "mac=52:54:00:6d:73:01,bootindex=1" in words and "ide-cd,drive=cd,bootindex=4" in words
     assert "restrict=on,hostfwd=tcp:127.0.0.1:2222-:22" in words
