@@ -24,11 +24,12 @@ OVERRIDES: dict[str, Any] = {
         "verify": {"soak_seconds": 2},
     }
 }
-"""The lab has one host a kind, so that no floor would ever let one go; of three hosts on one busy machine three may well
-look ill at once, and the breaker has tests of its own; a soak of two seconds shows as much as a long one where the GPUs
-are simulated."""
+"""The lab has one host a kind, so that no floor would ever let one go. Of three hosts on one busy machine three may
+look ill at once, and the breaker has a test of its own. A soak of two seconds shows as much as a long one where the
+GPUs are simulated."""
 
 STRUCK = "grep -q '\"%s\"' /opt/metalserve-lab/state/applied.json"
+NOTICED = "grep -q '%s' /opt/metalserve-lab/state/boot/noticed.json"
 
 
 @dataclass
@@ -125,11 +126,11 @@ def strike(
     """Inject a fault and wait until the host shows it; `first` heals what was before."""
     if first:
         fleet.lab.heal(host)
-    fleet.lab.fault(host, fault, gpu, sticky=sticky)
+    entry = fleet.lab.fault(host, fault, gpu, sticky=sticky)
     if fault in ("engine-hang", "engine-dead", "fabric-manager-dead", "container-stuck"):
         fleet.wait_until(host, STRUCK % fault)
-    elif gpu is not None:
-        fleet.wait_until(host, "dmesg | grep -q 'Xid'")
+    elif gpu is not None:  # by its number: the kernel log may hold lines of a fault before
+        fleet.wait_until(host, NOTICED % entry["id"])
 
 
 def mend(fleet: Fleet, names: Collection[str]) -> None:
