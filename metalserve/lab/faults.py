@@ -125,7 +125,10 @@ KINDS: dict[str, Kind] = {
         "(sticky: those that start later hang too)"
     ),
     "engine-dead": Kind("the engines have died and systemd has given up on them: their units are stopped, once"),
-    "container-stuck": Kind("the engine's containers are frozen by docker pause: ports stay open, nothing answers"),
+    "container-stuck": Kind(
+        "the engine's containers that run now are frozen by docker pause: ports stay open, nothing answers; a restart "
+        "cures it (sticky: those that start later are frozen too)"
+    ),
     "wrong-gpu-count": Kind("a GPU is not there at all, on PCI neither", gpu=True, needs="gpu"),
     "kernel-without-headers": Kind(
         "a newer kernel has come into /boot and is the default, its headers have not: no module for the next boot"

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalserve.errors import MetalserveError
-from metalserve.lab import cgroups, drives, guest, network, rootfs, sim_setup, wrecks
+from metalserve.lab import drives, guest, network, power, rootfs, sim_setup, wrecks
 from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
+from metalserve.lab.power import cut_power, leader, processes
 from metalserve.lab.system import (
     ProcessId,
     managed_by_systemd,
@@ -137,10 +138,15 @@ def start(layout: Layout, host: RunningHost) -> bool:
     Raises:
         MetalserveError: the host has not been made, or its drives cannot be attached.
     """
+    with power.switch(layout, host.name):
+        return _start(layout, host)
+
+
+def _start(layout: Layout, host: RunningHost) -> bool:
     directory = layout.host(host.name)
     if "supervisor" in processes(layout, host.name):
         return False
-    cut_power(layout, host.name)
+    power.cut(layout, host.name)
     if not (directory / "made.json").exists():
         raise MetalserveError("the host has not been made", where=host.name, remedy="metalserve lab up")
     wrecks.power_was_cut(directory)
@@ -151,7 +157,12 @@ def start(layout: Layout, host: RunningHost) -> bool:
                "cgroup": None if managed_by_systemd() else layout.machine_name(host.index)}  # fmt: skip
     write_json(directory / "machine.json", machine)
     (directory / "state.json").unlink(missing_ok=True)
-    spawn([sys.executable, "-m", "metalserve.lab.supervisor", str(directory)], log=directory / "supervisor.log")
+    pid = spawn([sys.executable, "-m", "metalserve.lab.supervisor", str(directory)], log=directory / "supervisor.log")
+    # it waits for this: who looks at the host from now on finds it, and who cuts the power ends it
+    supervisor = ProcessId.of(pid)
+    if supervisor is not None:
+        begun = {"state": "starting", "boots": 0, "since": time.time(), "supervisor": vars(supervisor)}
+        write_json(directory / "state.json", begun)
     return True
 
 
@@ -191,32 +202,6 @@ def _command(layout: Layout, host: RunningHost, bound: list[tuple[str, str]]) ->
     else:
         command.append("--keep-unit")
     return command
-
-
-def processes(layout: Layout, name: str) -> dict[str, ProcessId]:
-    """Return the host's processes that run, of `supervisor`, `nspawn` and `leader` (its own PID 1)."""
-    state: dict[str, Any] = read_json(layout.host(name) / "state.json") or {}
-    recorded = {
-        key: ProcessId(**state[key]) for key in ("supervisor", "nspawn", "leader") if state.get(key) is not None
-    }
-    return {key: process for key, process in recorded.items() if process.alive()}
-
-
-def leader(layout: Layout, name: str) -> ProcessId | None:
-    """Return the host's PID 1 as the machine sees it."""
-    return processes(layout, name).get("leader")
-
-
-def cut_power(layout: Layout, name: str) -> None:
-    """End all of a host's processes at once, also those that a crash has left."""
-    running = processes(layout, name)
-    # the supervisor first, or it would boot the host again; it ends the others itself when it is well
-    for key, first in (("supervisor", signal.SIGTERM), ("leader", signal.SIGKILL), ("nspawn", signal.SIGKILL)):
-        if key in running:
-            running[key].end(first=first)
-    group = (read_json(layout.host(name) / "machine.json") or {}).get("cgroup")
-    if group:
-        cgroups.remove(group)
 
 
 def state_of(layout: Layout, host: RunningHost, *, timeout_s: float = 1.0) -> State:

@@ -13,7 +13,7 @@ from typing import get_args
 
 from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
-from metalserve.lab import distribution, drives, hosts, network, parts, rootfs, service
+from metalserve.lab import distribution, drives, hosts, network, parts, power, rootfs, service
 from metalserve.lab.bmc import service as bmcs
 from metalserve.lab.fleet import Fleet, RunningFleet, RunningHost, Suite, load_fleet, running_fleet
 from metalserve.lab.layout import DEFAULT_ID, LAST_OWN_ID, Layout
@@ -62,7 +62,7 @@ def up(layout: Layout, fleet_name: str = "default", *, step: Step = silent) -> R
                 service.stop(layout)
                 bmcs.stop(layout)
                 for host in running:
-                    hosts.cut_power(layout, host.name)
+                    power.cut_power(layout, host.name)
             service.start(layout)
             bmcs.start(layout, running)
         with step("NVIDIA's repository (simulated)"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from metalserve.errors import MetalserveError
 from metalserve.lab import delay as links
-from metalserve.lab import faults, hosts, wrecks
+from metalserve.lab import faults, hosts, power, wrecks
 from metalserve.lab.fleet import RunningHost, running_fleet
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import check_machine, read_json, run
@@ -142,7 +142,7 @@ def heal(layout: Layout, host: RunningHost, kind: str | None = None) -> list[dic
 
 
 def _power_anew(layout: Layout, host: RunningHost) -> None:
-    hosts.cut_power(layout, host.name)
+    power.cut_power(layout, host.name)
     hosts.start(layout, host)
 
 

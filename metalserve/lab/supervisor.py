@@ -18,11 +18,13 @@ from types import FrameType
 from typing import Any
 
 from metalserve.lab import cgroups
-from metalserve.lab.system import ProcessId, children, run, write_json
+from metalserve.lab.system import ProcessId, children, read_json, run, write_json
 
 REBOOTED = 133
 # A host that cannot boot must not spin: this many ends within a second each, and the supervisor gives up.
 MAX_QUICK_ENDS = 3
+KNOWN_S = 30.0
+"""Seconds within which who started a supervisor writes it down; one that nobody knows could never be ended."""
 
 
 class Supervisor:
@@ -81,11 +83,27 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def known(self) -> bool:
+        """Wait until this process stands in `state.json`; False when it never does."""
+        mine = ProcessId.of(os.getpid())
+        deadline = time.monotonic() + KNOWN_S
+        while time.monotonic() < deadline:
+            recorded = read_json(self.directory / "state.json") or {}
+            if mine is not None and recorded.get("supervisor") == vars(mine):
+                return True
+            time.sleep(0.02)
+        return False
+
     def loop(self) -> int:
         """Run the host until it is powered off or cannot start."""
         signal.signal(signal.SIGTERM, self.end)
         boots = quick = 0
+        if not self.known():
+            return 1
         while True:
+            if self.ending:
+                self.note("stopped", boots)
+                return 0
             started = time.monotonic()
             with (self.directory / "console.log").open("ab") as console:
                 self.child = subprocess.Popen(
@@ -97,6 +115,8 @@ class Supervisor:
                     preexec_fn=self.enter_cgroup,  # noqa: PLW1509 - there are no threads here
                 )
             boots += 1
+            if self.ending:  # asked while it was being started
+                self.end(signal.SIGTERM, None)
             self.note("running", boots)
             self.keep_unplugged()
             code = self.child.wait()

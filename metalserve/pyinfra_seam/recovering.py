@@ -192,26 +192,39 @@ class HostHands(Looks):
             before_boot: the boot that must be over; "" when it does not matter.
             down_is_bad: a host that does not answer is a bad proof, not an unknown one.
         """
-        began = time.monotonic()
+        began = since_then = time.monotonic()
+        sign = ""
         start_s = float(self.sessions.settings[host].engine.start_timeout_s)
         while True:
             look = self._look(host, since)
-            spent = time.monotonic() - began
+            now = time.monotonic()
+            before, sign = sign, self._sign(host, look)
+            if sign != before and now - began < start_s:
+                since_then = now  # what one look sees, however long that took, has not lasted
+            lasted = now - since_then
             if look.verdict is None:
-                if spent >= SETTLE_S:
+                if lasted >= SETTLE_S:
                     return ("bad" if down_is_bad and not look.reachable else "unknown"), look.words
             elif before_boot and look.boot == before_boot:
                 return "bad", "it is still in the boot from before"
-            else:
-                ill = load_causes().height(look.verdict.rung) > 0
-                if not ill and look.serving is True:
-                    self._looks[host] = (time.monotonic(), look)
-                    return "good", f"{look.words}, after {spent:.0f} s"
-                if ill and spent >= self._patience(look):
+            elif sign == "well":
+                self._looks[host] = (now, look)
+                return "good", f"{look.words}, after {now - began:.0f} s"
+            elif sign == "ill":
+                if lasted >= self._patience(look):
                     return "bad", look.words
-                if not ill and spent >= (start_s if self._seen[host].starting else SETTLE_S):
-                    return ("unknown" if look.serving is None else "bad"), look.words
+            elif lasted >= (start_s if sign == "starting" else SETTLE_S):
+                return ("unknown" if look.serving is None else "bad"), look.words
             time.sleep(_LOOK_AGAIN_S)
+
+    def _sign(self, host: str, look: Looked) -> str:
+        if look.verdict is None:
+            return "unseen"
+        if load_causes().height(look.verdict.rung) > 0:
+            return "ill"
+        if look.serving is True:
+            return "well"
+        return "starting" if self._seen[host].starting else "mute"
 
     def _patience(self, look: Looked) -> float:
         assert look.verdict is not None

@@ -43,21 +43,25 @@ ms_engines() {{
 ms_runs() {{
   case $(systemctl is-active "$1" 2>/dev/null) in active|activating|deactivating|reloading) ;; *) return 1 ;; esac
 }}
+ms_end() {{ # UNIT: end its container, a frozen one too
+  for r in docker podman; do
+    command -v $r >/dev/null || continue
+    timeout 20 $r unpause "${{1%.service}}" >/dev/null 2>&1 || :
+    timeout 20 $r kill "${{1%.service}}" >/dev/null 2>&1 || :
+  done
+}}
 ms_kill() {{ # UNIT...: end engines at once, without letting systemd start them again
   systemctl stop --no-block "$@"
-  for u in "$@"; do
-    for r in docker podman; do
-      command -v $r >/dev/null || continue
-      timeout 20 $r unpause "${{u%.service}}" >/dev/null 2>&1 || :
-      timeout 20 $r kill "${{u%.service}}" >/dev/null 2>&1 || :
-    done
-  done
+  for u in "$@"; do ms_end "$u"; done
   ms_until=$(($(date +%s) + 60))
   for u in "$@"; do
+    ms_turn=0
     while ms_runs "$u"; do
       [ "$(date +%s)" -lt "$ms_until" ] ||
         ms_fail "$u does not end although it was killed -> a program hangs in the kernel: only a reboot helps"
       sleep 0.2
+      ms_turn=$((ms_turn + 1))
+      [ $((ms_turn % 25)) -ne 0 ] || ms_end "$u"  # a busy runtime answers late, and a frozen container hears no signal
     done
   done
   systemctl reset-failed "$@" 2>/dev/null || :

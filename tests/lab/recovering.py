@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,17 @@ from metalserve.recovery.values import Attempt
 from tests.lab.fleet import Fleet, Ran
 
 OVERRIDES: dict[str, Any] = {
-    "all": {"recovery_fleet": {"floor_percent": 0, "percent": 100}, "verify": {"soak_seconds": 2}}
+    "all": {
+        "recovery_fleet": {"floor_percent": 0, "percent": 100, "breaker_least": 4},
+        "verify": {"soak_seconds": 2},
+    }
 }
-"""The lab has one host a kind, so that no floor would ever let one go; a soak of two seconds shows as much as a long
-one where the GPUs are simulated."""
+"""The lab has one host a kind, so that no floor would ever let one go. Of three hosts on one busy machine three may
+look ill at once, and the breaker has a test of its own. A soak of two seconds shows as much as a long one where the
+GPUs are simulated."""
 
 STRUCK = "grep -q '\"%s\"' /opt/metalserve-lab/state/applied.json"
+NOTICED = "grep -q '%s' /opt/metalserve-lab/state/boot/noticed.json"
 
 
 @dataclass
@@ -93,3 +99,29 @@ class Recovering:
 def rungs(attempt: dict[str, Any]) -> list[tuple[str, str | None]]:
     """Return the steps of an attempt that was printed, each with its proof."""
     return [(s["step"]["rung"], s["proof"]) for s in attempt["steps"] if s["step"]["rung"] not in ("drain", "restore")]
+
+
+def strike(
+    fleet: Fleet, host: str, fault: str, gpu: int | None = None, *, sticky: bool = False, first: bool = True
+) -> None:
+    """Inject a fault and wait until the host shows it; `first` heals what was before."""
+    if first:
+        fleet.lab.heal(host)
+    entry = fleet.lab.fault(host, fault, gpu, sticky=sticky)
+    if fault in ("engine-hang", "engine-dead", "fabric-manager-dead", "container-stuck"):
+        fleet.wait_until(host, STRUCK % fault)
+    elif gpu is not None:  # by its number: the kernel log may hold lines of a fault before
+        fleet.wait_until(host, NOTICED % entry["id"])
+
+
+def mend(fleet: Fleet, names: Collection[str]) -> None:
+    """Heal hosts and bring them back to serving; they are rebooted when that is not all."""
+    for name in names:
+        fleet.lab.heal(name)
+    if not names or fleet.run("--limit", ",".join(names)).rc == 0:
+        return
+    for name in names:
+        fleet.lab.stop(name, grace_s=0)
+        fleet.lab.start(name)
+    run = fleet.run("--limit", ",".join(names))
+    assert run.rc == 0, run.out

@@ -113,7 +113,7 @@ def test_a_stuck_engine_fails_its_host_until_it_can_be_restarted(serving: Fleet,
     quick = {PCIE: {"engine": {"start_timeout_s": 20, "replicas": 1}}}
     assert serving.run("--limit", PCIE, overrides=quick).rc == 0
     hurt.add(PCIE)
-    serving.lab.fault(PCIE, "container-stuck")
+    serving.lab.fault(PCIE, "container-stuck", sticky=True)
     serving.wait_until(PCIE, "docker ps --filter status=paused -q | grep -q .")
     stuck = serving.run(overrides=quick)
     assert stuck.rc == 1

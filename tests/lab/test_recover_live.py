@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.lab.fleet import Fleet
-from tests.lab.recovering import STRUCK, Recovering, rungs
+from tests.lab.recovering import Recovering, mend, rungs, strike
 from tests.lab.test_main_job import BRIDGED, ENGINES, PCIE, SWITCHED
 
 pytestmark = [pytest.mark.lab, pytest.mark.fleet]
@@ -32,28 +32,7 @@ def hurt(serving: Fleet) -> Iterator[set[str]]:
     """Names of the hosts that a test hurts beyond what it mends; they are healed, and rebooted when that is not all."""
     names: set[str] = set()
     yield names
-    for name in names:
-        serving.lab.heal(name)
-    if not names or serving.run("--limit", ",".join(names)).rc == 0:
-        return
-    for name in names:
-        serving.lab.stop(name, grace_s=0)
-        serving.lab.start(name)
-    run = serving.run("--limit", ",".join(names))
-    assert run.rc == 0, run.out
-
-
-def strike(
-    fleet: Fleet, host: str, fault: str, gpu: int | None = None, *, sticky: bool = False, first: bool = True
-) -> None:
-    """Inject a fault and wait until the host shows it; `first` heals what was before."""
-    if first:
-        fleet.lab.heal(host)
-    fleet.lab.fault(host, fault, gpu, sticky=sticky)
-    if fault in ("engine-hang", "engine-dead", "fabric-manager-dead", "container-stuck"):
-        fleet.wait_until(host, STRUCK % fault)
-    elif gpu is not None:
-        fleet.wait_until(host, "dmesg | grep -q 'Xid'")
+    mend(serving, names)
 
 
 def page_of(attempt: dict[str, Any]) -> str:

@@ -238,3 +238,37 @@ def test_a_driver_that_is_held_cannot_be_unloaded(machine: Make) -> None:
     status, said = host.run("modprobe -r nvidia-uvm nvidia")
     assert status != 0 and "nvidia is in use" in said
     assert any(line.split()[:3:2] == ["nvidia", "1"] for line in host.run("lsmod")[1].splitlines())
+
+
+def test_stuck_containers_are_frozen_once_and_a_sticky_fault_freezes_those_that_start_later(
+    machine: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containers = {"aa": "running", "bb": "running"}
+
+    def docker(*command: str) -> str:
+        if command[1] in ("pause", "unpause"):
+            if command[2] in containers:
+                containers[command[2]] = "paused" if command[1] == "pause" else "running"
+            return ""
+        wanted = next(word.removeprefix("status=") for word in command if word.startswith("status="))
+        return "\n".join(
+            f"{name} vllm" if wanted == "running" else name for name in containers if containers[name] == wanted
+        )
+
+    monkeypatch.setattr(effects, "_quiet", docker)
+    host = machine("l40s-4")
+    host.ready()
+
+    def restarted(sticky: bool) -> dict[str, str]:
+        faults.inject(host.directory, "container-stuck", sticky=sticky)
+        effects.sync(host.lab)
+        assert set(containers.values()) == {"paused"}
+        containers.clear()
+        containers.update(cc="running")
+        effects.sync(host.lab)
+        effects.sync(host.lab)
+        return dict(containers)
+
+    assert restarted(sticky=False) == {"cc": "running"}
+    assert host.lab.fault("container-stuck") is None, "those that were struck are gone, and the fault with them"
+    assert restarted(sticky=True) == {"cc": "paused"}

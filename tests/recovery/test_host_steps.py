@@ -156,3 +156,16 @@ def test_what_is_no_address_never_reaches_a_shell(name: str) -> None:
 def test_what_is_more_than_a_script_is_refused(rung: str) -> None:
     with pytest.raises(MetalserveError, match="not a step"):
         step_script(rung)
+
+
+def test_an_engine_whose_runtime_did_not_hear_the_first_time_is_killed_again(tmp_path: Path) -> None:
+    host = Host(tmp_path, "metalserve-vllm-0.service")
+    waits = SYSTEMCTL.replace("stop) shift;", 'stop) [ "$2" = --no-block ] && exit 0; shift;')
+    assert waits != SYSTEMCTL
+    host.tool("systemctl", waits)
+    kill = '[ "$1" = kill ] && [ "$(grep -c "docker kill $2" "$NOTED")" -gt 1 ] && rm -f "$STATES/$2.service"\n'
+    host.tool("docker", f"{NOTES}{kill}exit 0\n")
+    done = host.run(step_script("restart-engine", [Subject("engine", "engine 0")]))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert host.said.count("docker unpause metalserve-vllm-0") == host.said.count("docker kill metalserve-vllm-0") == 2
+    assert (host.states / "metalserve-vllm-0.service").exists(), "and started again"

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
-from metalserve.lab import faults, hosts
+from metalserve.lab import faults, hosts, power
 from metalserve.lab.fleet import RunningHost
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import read_json
@@ -58,7 +58,7 @@ class LabMachine:
 
     def running(self) -> bool:
         """Tell whether its processes run."""
-        return bool(hosts.processes(self.layout, self.name))
+        return bool(power.processes(self.layout, self.name))
 
     def boot_disk(self) -> None:
         """Boot it."""

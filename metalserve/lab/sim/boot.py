@@ -105,7 +105,7 @@ def watch(lab: Lab, args: list[str], out: Out, err: Out) -> int:
     while True:
         now = _signature(lab)
         waited += 1
-        # A fault such as container-stuck must also catch what starts later, so look again now and then.
+        # A sticky fault such as container-stuck must also catch what starts later, so look again now and then.
         if now != seen or (waited >= 5 and lab.faults()) or lab.fault("fabric-manager-flapping"):
             seen, waited = now, 0
             try:

@@ -135,15 +135,20 @@ def _unflap(applied: Any) -> None:
 
 
 def _pause(lab: Lab, fault: dict[str, Any], before: Any) -> Any:
-    """Freeze the engine's containers with `docker pause`: they keep their ports and answer nothing."""
-    running = _quiet("docker", "ps", "--filter", "status=running", "--format", "{{.ID}} {{.Image}} {{.Names}}")
-    lines = running.splitlines()
-    engines = [line for line in lines if "vllm" in line] or lines
-    names = [line.split()[0] for line in engines]
+    """Freeze the engine's containers with `docker pause`: they keep their ports and answer nothing.
+
+    Those that were frozen and are gone, or run again, take the fault with them.
+    """
     paused = list((before or {}).get("paused", []))
-    for name in names:
-        _quiet("docker", "pause", name)
-        paused.append(name)
+    if not paused or fault.get("sticky"):
+        running = _quiet("docker", "ps", "--filter", "status=running", "--format", "{{.ID}} {{.Image}} {{.Names}}")
+        lines = running.splitlines()
+        engines = [line for line in lines if "vllm" in line] or lines
+        for name in [line.split()[0] for line in engines]:
+            _quiet("docker", "pause", name)
+            paused.append(name)
+    elif not set(paused) & set(_quiet("docker", "ps", "-aq", "--filter", "status=paused").split()):
+        lab.cure(("container-stuck",))
     return {"paused": paused}
 
 
