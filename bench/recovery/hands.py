@@ -121,6 +121,10 @@ class SimulatedHands:
         seen = h.trouble.answers and self.fleet.dice.random() < self.fleet.rates.wrong.proof
         return ("good" if seen else "bad"), ""
 
+    def idle(self, host: str) -> bool | None:
+        """Nothing outlives its controller here: no controller dies."""
+        return True
+
     def accept(self, host: str, depth: str) -> tuple[Proof, str]:
         """Run main job and verify: the main job cures what it can."""
         h, t = self._host(host), self._host(host).trouble

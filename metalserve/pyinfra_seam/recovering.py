@@ -14,7 +14,7 @@ from metalserve.pyinfra_seam.cli_run import Outcome as Ran
 from metalserve.pyinfra_seam.cli_run import run_pyinfra
 from metalserve.pyinfra_seam.recovery_looks import Looks
 from metalserve.pyinfra_seam.reimaging import Reimaging
-from metalserve.recovery.host_steps import BUSY, step_script
+from metalserve.recovery.host_steps import BUSY, IDLE, step_script
 from metalserve.recovery.packet import write_packet
 from metalserve.recovery.ports import Done, Looked
 from metalserve.recovery.reimage import begun_at
@@ -163,6 +163,11 @@ class HostHands(Looks):
         other_boot = step.rung in ("reboot", "power-cycle")
         before_boot = before.boot if other_boot else ""
         return self._settled(host, self._since.get(host, 0.0), before_boot, down_is_bad=other_boot)
+
+    def idle(self, host: str) -> bool | None:
+        """Say whether nothing holds the host's locks: that of a run, and that of a script which a run left there."""
+        answer = self.sessions.ask(host, IDLE, 30)
+        return None if answer.error or answer.status not in (0, BUSY) else answer.status == 0
 
     def _installed(self, host: str, before_boot: str) -> tuple[Proof, str]:
         """Prove an installation: its order was carried out, and SSH answers in another boot. What it lacks yet

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Final
 
 from metalserve.catalogue.ladder import load_ladder
-from metalserve.recovery.case import BOOTS, STAGES, Case, counting, last_recovery, remembered, same_part
+from metalserve.recovery.case import STAGES, Case, counting, last_recovery, remembered, same_part
 from metalserve.recovery.clock import Clock
+from metalserve.recovery.in_flight import in_flight
 from metalserve.recovery.ladder import Finish, next_step
 from metalserve.recovery.ports import Forbidden, Hands, Looked, Remembers
 from metalserve.recovery.rules import Rules
@@ -23,9 +24,6 @@ LOCK_S: Final = 900.0
 
 DEAD_DRAIN_S: Final = 10.0
 """Seconds that requests are waited for on a host that does not serve: they will not end."""
-
-GOES_DOWN_S: Final = 180.0
-"""Seconds within which a host that was told to boot is down: systemd gives its units 90 s to stop."""
 
 _RESULTS: Final[dict[str, Result]] = {
     "well": "recovered", "recovered": "recovered", "quarantine": "quarantined", "stop": "stopped",
@@ -242,7 +240,7 @@ class _Recovery:
         return look
 
     def _prove(self, record: StepRecord, before: Looked, *, sure: bool) -> tuple[Proof, str]:
-        """See whether a step helped. When nobody is sure that it has ended, it has until its deadline to do so.
+        """See whether a step helped. When nobody is sure that it has ended, it has time to do so.
 
         A host that boots, or is being written anew, looks as dead as before: to act on that would break it off.
         """
@@ -250,18 +248,11 @@ class _Recovery:
         while True:
             proof, words = self.hands.prove(self.host, record.step, before)
             asked += 1
-            over = sure or self.clock.now() >= record.begun + record.step.deadline_s or self._never_went(record)
+            over = sure or not in_flight(record, self.host, self.hands, self.clock.now())
             if proof == "good" or (over and (proof == "bad" or asked >= self.rules.looks)):
                 return proof, words
             self._hold(self.rules.pause_s)
             self.clock.sleep(self.rules.pause_s)
-
-    def _never_went(self, record: StepRecord) -> bool:
-        """Say whether a host that was to boot is up in the boot before: it was never told to."""
-        if record.step.rung not in BOOTS or not record.step.boot or self.clock.now() < record.begun + GOES_DOWN_S:
-            return False
-        look = self.hands.look(self.host, since=record.begun)
-        return look.reachable and look.boot == record.step.boot
 
     def _begun(self, step: Step) -> StepRecord:
         return self.store.begin_step(self.attempt.id, step, self.clock.now())

@@ -26,6 +26,11 @@ ON_HOST: Final = ("restart-engine", "restart-services", "reset-gpu", "reload-dri
 BUSY: Final = 75
 """Exit status of a script that found another run at work on the host (sysexits: EX_TEMPFAIL)."""
 
+IDLE: Final = (
+    f"for f in lock apply; do [ ! -e /run/metalserve/$f ] || flock -n /run/metalserve/$f true || exit {BUSY}; done"
+)
+"""Script that ends with `BUSY` while a run, or a script that a run left, is at work (pyinfra_seam/lock.py)."""
+
 STOPPED: Final = "/run/metalserve/recovery-stopped"
 """Units that a step has stopped and nobody has started again."""
 

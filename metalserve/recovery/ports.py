@@ -67,6 +67,9 @@ class Hands(Protocol):
     def prove(self, host: str, step: Step, before: Looked) -> tuple[Proof, str]:
         """Say whether a step brought what it is for; never from the exit status of the step."""
 
+    def idle(self, host: str) -> bool | None:
+        """Say whether no run and no script of one is at work on the host; None when it cannot be asked."""
+
     def accept(self, host: str, depth: str) -> tuple[Proof, str]:
         """Main job, weights, verify at `depth` ("quick", "standard", "deep"), engine answering."""
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,15 @@ NOTICED = "grep -q '%s' /opt/metalserve-lab/state/boot/noticed.json"
 
 @dataclass
 class Recovering:
-    """The fleet, and a directory for what a controller remembers."""
+    """The fleet, and a directory for what a controller remembers; `secrets` are variables that the settings name."""
 
     fleet: Fleet
     state: Path
     overrides: dict[str, Any] = field(default_factory=lambda: dict(OVERRIDES))
+    secrets: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        return self.fleet.environment(self.overrides, {"METALSERVE_STATE": str(self.state)})
+        return self.fleet.environment(self.overrides, {"METALSERVE_STATE": str(self.state), **self.secrets})
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "metalserve", "recover", "inventories/lab.py", *arguments]
@@ -54,6 +55,21 @@ class Recovering:
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
 
+    def remembered(self, *words: str) -> tuple[int, str]:
+        """Run a command of `metalserve recover` that touches no host; returns its exit status and what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "metalserve", "recover", *words], cwd=ROOT, env=self.environment(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a run and return without waiting for it; `Popen.communicate` gives its JSON and its log."""
+        return subprocess.Popen(
+            self.command("--json", *arguments), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
     def deploy(self, *arguments: str) -> Ran:
         """Run deploys/recover.py."""
         return self.fleet.run(*arguments, deploy="deploys/recover.py", overrides=self.overrides)
@@ -65,13 +81,16 @@ class Recovering:
         finally:
             store.close()
 
-    def killed_when(self, host: str, steps: int, *, ended: bool, timeout_s: float = 600) -> bool:
+    def killed_when(
+        self, host: str, steps: int, *, ended: bool, also: Callable[[], bool] = lambda: True, timeout_s: float = 600
+    ) -> bool:
         """Begin a recovery and kill it when so many steps stand in the memory; False when it ended before.
 
         Args:
             host: the host.
             steps: the step.
             ended: wait until it has its outcome, not only its beginning.
+            also: what must hold besides.
             timeout_s: seconds.
         """
         child = subprocess.Popen(
@@ -84,7 +103,7 @@ class Recovering:
                 assert time.monotonic() < until, f"{host}: never came to step {steps}"
                 seen = self.attempts(host) if (self.state / "recovery.db").exists() else []
                 made = seen[0].steps if seen else ()
-                if len(made) >= steps and (not ended or made[steps - 1].ended is not None):
+                if len(made) >= steps and (not ended or made[steps - 1].ended is not None) and also():
                     os.killpg(child.pid, signal.SIGKILL)  # with the pyinfra that it may be running
                     child.wait()
                     return True

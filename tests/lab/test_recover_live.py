@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from metalserve.recovery.case import STAGES
 from tests.lab.fleet import Fleet
 from tests.lab.recovering import Recovering, mend, rungs, strike
 from tests.lab.test_main_job import BRIDGED, ENGINES, PCIE, SWITCHED
@@ -33,6 +34,12 @@ def hurt(serving: Fleet) -> Iterator[set[str]]:
     names: set[str] = set()
     yield names
     mend(serving, names)
+
+
+def boots_of(fleet: Fleet, host: str) -> int:
+    """Return how often a host has booted since it has had power."""
+    state = json.loads((fleet.lab.layout.host(host) / "state.json").read_text())
+    return int(state["boots"])
 
 
 def page_of(attempt: dict[str, Any]) -> str:
@@ -274,27 +281,57 @@ def test_observing_writes_down_and_touches_nothing(recovering: Recovering, hurt:
     assert recovering.fleet.lab.ssh(BRIDGED, "docker inspect -f '{{.Id}}' metalserve-vllm-0").stdout == before
 
 
+WALKED = [
+    # fault, the GPU that a round strikes, the rung that is made, steps: each of them is where the controller is killed
+    ("gpu-needs-reset", True, "reset-gpu", 4),  # drain, reset, accept, restore
+    ("engine-dead", False, "restart-engine", 3),  # restart, accept, restore
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(("fault", "of_gpu", "rung", "steps"), WALKED)
 def test_a_controller_that_is_killed_at_any_step_is_followed_by_one_that_goes_on(
-    recovering: Recovering, hurt: set[str], ended: bool
+    recovering: Recovering, hurt: set[str], fault: str, of_gpu: bool, rung: str, steps: int, ended: bool
 ) -> None:
-    """Drain, reset, accept, restore: killed when each has begun, and when each has ended."""
+    """Killed when each step has begun, and when each has ended."""
     hurt.add(BRIDGED)
-    for number in range(1, 5):
-        strike(recovering.fleet, BRIDGED, "gpu-needs-reset", number % 2)
+    for number in range(1, steps + 1):
+        strike(recovering.fleet, BRIDGED, fault, number % 2 if of_gpu else None)
         known = len(recovering.attempts(BRIDGED)) if recovering.state.exists() else 0
         killed = recovering.killed_when(BRIDGED, number, ended=ended)
+        assert killed or (ended and number == steps), "only after the last step there is nothing left to kill"
         if killed:
             rc, _, log = recovering.run(BRIDGED, "--yes")
             assert rc == 0, f"killed at step {number}: {log}"
         attempts = recovering.attempts(BRIDGED)
         assert len(attempts) == known + 1, "it went on with the same attempt"
         assert attempts[0].result == "recovered" and all(s.ended is not None for s in attempts[0].steps)
-        made = [s.step.rung for s in attempts[0].steps if s.step.rung not in ("drain", "accept", "restore")]
-        assert made == ["reset-gpu"] or (killed and not ended and made == ["reset-gpu", "reset-gpu"]), made
+        made = [s.step.rung for s in attempts[0].steps if s.step.rung not in STAGES]
+        assert made == [rung] or (killed and not ended and made == [rung, rung]), made
         assert recovering.fleet.token(BRIDGED, 8000) and recovering.fleet.token(BRIDGED, 8001)
         recovering.fleet.lab.heal(BRIDGED)
         (recovering.state / "recovery.db").rename(recovering.state / f"recovery-{number}-{time.time_ns()}.db")
         for rest in recovering.state.glob("recovery.db-*"):
             rest.unlink()
+
+
+@pytest.mark.slow
+def test_a_controller_that_dies_while_its_host_reboots_is_followed_by_one_that_does_not_reboot_it_again(
+    recovering: Recovering, hurt: set[str]
+) -> None:
+    hurt.add(BRIDGED)
+    fleet = recovering.fleet
+    strike(fleet, BRIDGED, "gpu-off-bus", 1)
+    before = boots_of(fleet, BRIDGED)
+    assert recovering.killed_when(BRIDGED, 2, ended=False, also=lambda: fleet.lab.state(BRIDGED) != "up")
+    (left,) = recovering.attempts(BRIDGED)
+    assert [s.step.rung for s in left.steps] == ["drain", "reboot"] and left.steps[1].ended is None
+    rc, _, log = recovering.run(BRIDGED, "--yes")
+    assert rc == 0, log
+    (attempt,) = recovering.attempts(BRIDGED)
+    assert attempt.id == left.id and attempt.result == "recovered"
+    made = [(s.step.rung, s.outcome, s.proof) for s in attempt.steps if s.step.rung not in STAGES]
+    assert made == [("reboot", "unknown", "good")], "nobody saw it end; what is seen proves it"
+    assert boots_of(fleet, BRIDGED) == before + 1, "it was booted once, whoever lived to see it"
+    assert all(fleet.token(BRIDGED, port) for port in ENGINES[BRIDGED])

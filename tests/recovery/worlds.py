@@ -82,6 +82,7 @@ class World:
     log: list[tuple[str, str]] = field(default_factory=list)
     drained: bool = False
     quarantined: bool = False
+    idle: bool | None = True
 
     @property
     def made(self) -> list[str]:
@@ -154,6 +155,9 @@ class TestHands:
         if f is None or (f.proven_by and height(step.rung) >= height(f.proven_by)):
             return "good", "as it should be"
         return ("good", "another trouble") if set(f.causes) - self._first else ("bad", "as before")
+
+    def idle(self, host: str) -> bool | None:
+        return self.world.idle
 
     def accept(self, host: str, depth: str) -> tuple[Proof, str]:
         w = self.world
