@@ -34,7 +34,7 @@ _LOOKS: Final = 20
 """Lines of one form that are looked at for what was not understood: the others differ in digits only."""
 _EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
 _KERNEL_LINE: Final = re.compile(r"NVRM: |\bkernel: |^\[ {0,8}\d{1,9}\.\d{6}\]|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:")
-_PARAMETERS: Final = re.compile(r"(?:^|[\] ])(?:Kernel c|Unknown kernel c|C)ommand line(?: parameters)?:? ")
+_PARAMETERS: Final = re.compile(r"(?:^|[\] ;])(?:Kernel c|Unknown kernel c|C)ommand line(?: parameters)?:? ")
 """What the kernel was started with: names of settings, and no errors."""
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|\d{1,20}")
 
