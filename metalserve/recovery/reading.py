@@ -44,7 +44,9 @@ _EVENT_LOG_LIMIT: Final = 4_000_000
 _SEL = re.compile(r"^\s{0,8}[0-9a-f]{1,4} \| +\d\d/\d\d/\d{2,4} +\| \d\d:\d\d:\d\d[^|\n]{0,12}\| ", re.MULTILINE)
 _SMI = re.compile(r"^=+NVSMI LOG=+[ \t]*$", re.MULTILINE)
 _END_OF_SMI = re.compile(r"^(?:_{20,}|\*\*\* .{1,200})[ \t]*$", re.MULTILINE)
-_FABRIC = re.compile(r"nv-fabricmanager|\[tid \d+\]|Fabric Manager version is|[Ff]abric [Mm]anager config file item")
+_FABRIC = re.compile(
+    r"nv-fabricmanager|\bnvlsm: |\[tid \d+\]|Fabric Manager version is|[Ff]abric [Mm]anager config file item"
+)
 _ENGINE = re.compile(
     r"\bvllm\b|EngineCore|ProcessGroupNCCL|APIServer pid=|torch\.(?:cuda\.)?OutOfMemoryError|uvicorn|NCCL (?:WARN|INFO)"
     r"|CUDA error|cudaError|nvidia-container-|OCI runtime|Traceback \(most recent|ray\.exceptions|site-packages/"
@@ -54,7 +56,7 @@ _ENGINE = re.compile(
 )
 _NAMED = re.compile(r"engine|vllm|container|docker|podman|\bray|nccl|server|\blog\b", re.IGNORECASE)
 _SYSLOG = re.compile(
-    r"^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.,+-]{8,22}Z?) "
+    r"^(?:\w{3,5}\.? [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.,+-]{8,22}Z?) "
     r"\S{1,80} [\w./@-]{1,60}(?:\[\d{1,10}\])?: "
 )
 _CONTAINER = re.compile(
@@ -62,6 +64,14 @@ _CONTAINER = re.compile(
     re.IGNORECASE,
 )
 """Words of what runs engines: a line of the host's journal without one is another service's, and no engine's."""
+_OF_CONTAINER = re.compile(r"engine|vllm|sglang|container|docker|podman|kubectl|\bpod\b", re.IGNORECASE)
+"""Names of files that hold what was said inside a container."""
+_IN_CONTAINER = re.compile(
+    r"^\W{0,4}\w{1,32}@[0-9a-f]{12}:|\b(?:docker|podman|nerdctl|crictl|ctr|kubectl)(?: -\S{1,40}){0,8} (?:run|exec)\b",
+    re.MULTILINE,
+)
+"""A prompt with a container's id for its host, and calls that run something inside one."""
+_NO_ACCESS = re.compile(r"Failed to initialize NVML: (?:Unknown Error|Insufficient Permissions)", re.IGNORECASE)
 _KERNEL = re.compile(
     r"NVRM: |\bS?Xid \("
     r"|^\[ {0,8}\d{1,9}\.\d{6}\]|^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]|\bkernel: "
@@ -183,7 +193,7 @@ def _take_bundle(name: str, bundle: Bundle, parts: _Parts) -> int:
     if bundle.smi_status:
         parts.smi, parts.smi_status = bundle.smi, bundle.smi_status
     elif bundle.smi:
-        _take(name, bundle.smi, parts)
+        _take(f"{name}:smi-q.txt", bundle.smi, parts)
     parts.lacking.extend(bundle.lacking)
     return 1
 
@@ -209,9 +219,8 @@ def _take(where: str, text: str, parts: _Parts) -> int:
             parts.gpus.extend(replace(gpu, details=gpu_details(tree)) for gpu, tree in pairs)
     rest += text[last:]
     name = Path(where).name
-    of_engine = re.match(r"engine[-_ ]?\d{1,3}\b", name) is not None  # a container's complaint is not the host's
     short = len(text) < _SMI_FAILURE_LIMIT
-    if not taken and not of_engine and short and smi_failure(text) is not None and not _KERNEL.search(text):
+    if not taken and short and smi_failure(text) and not _KERNEL.search(text) and not _by_a_container(name, text):
         parts.smi += text
         return 1
     of_the_kernel = _KERNEL.search(rest) is not None
@@ -237,6 +246,17 @@ def _take(where: str, text: str, parts: _Parts) -> int:
         parts.bmc = parts.bmc or read_event_log(rest)
         taken += parts.bmc is not None
     return taken
+
+
+def _by_a_container(name: str, text: str) -> bool:
+    """Tell whether nvidia-smi complains inside a container, as far as name and text tell: no word of the host's driver.
+
+    NVML has an error without a reason for a program that may not open the devices. A host says it too, but seldom; who
+    asked a host says so by the file's name, or gives its kernel log.
+    """
+    if _OF_CONTAINER.search(name) or _IN_CONTAINER.search(text):
+        return True
+    return "smi" not in name.lower() and _NO_ACCESS.search(text) is not None
 
 
 def _has_sign(text: str, log: Log) -> bool:

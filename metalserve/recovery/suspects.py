@@ -14,6 +14,7 @@ from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
 from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
+from metalserve.recovery.consequences import BY_ENGINES
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.stalls import stalled
 from metalserve.recovery.tracebacks import reason, request_lines, started_at
@@ -33,6 +34,8 @@ _LOOKS: Final = 20
 """Lines of one form that are looked at for what was not understood: the others differ in digits only."""
 _EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
 _KERNEL_LINE: Final = re.compile(r"NVRM: |\bkernel: |^\[ {0,8}\d{1,9}\.\d{6}\]|^\d{1,3},\d+,\d+,[-c+];|^kern {2}:")
+_PARAMETERS: Final = re.compile(r"(?:^|[\] ;])(?:Kernel c|Unknown kernel c|C)ommand line(?: parameters)?:? ")
+"""What the kernel was started with: names of settings, and no errors."""
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|\d{1,20}")
 
 
@@ -62,7 +65,7 @@ def from_logs(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[Suspect
     if evidence.fabric is not None:
         yield from _matches("fabric", evidence.fabric, "fabric manager's log", catalogue)
     for name, text in evidence.engines.items():
-        for suspect in of_engine(text, f"log of {name}", catalogue):
+        for suspect in of_engine(text, f"{BY_ENGINES}{name}", catalogue):
             yield Suspect(suspect.cause, suspect.subject or name, suspect.line, suspect.origin, suspect.source)
     for name in evidence.silent_engines:
         cause = catalogue.cause("engine-hang")
@@ -105,6 +108,8 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
         line = line.strip()[:2000]
         likely = catalogue.likely(log, line)
         if likely is None or (log == "engine" and (of_kernel(line) or _INFORMATION.search(line))):
+            continue
+        if log == "kernel" and _PARAMETERS.search(line):
             continue
         headed.update({id(sign): number for sign in likely.heads if sign.head is not None and sign.head.search(line)})
         for sign in likely.ends:
@@ -150,7 +155,9 @@ def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
             kind = next((each for each in likely.unread if each.compiled.search(line)), None)
             if kind is None or (kind.excused is not None and kind.excused.search(line)):
                 continue
-            if (log == "engine" and of_kernel(line)) or (log == "kernel" and _EVENT.search(line)):
+            if (log == "engine" and of_kernel(line)) or (
+                log == "kernel" and (_EVENT.search(line) or _PARAMETERS.search(line))
+            ):
                 continue
             form = _NUMBERS.sub("#", line)
             if form in seen or any(sign.head is None and sign.compiled.search(line) for sign in likely.signs):

@@ -8,8 +8,17 @@ from typing import Any, Final
 
 from metalserve.catalogue.causes import CauseCatalogue, Confidence, load_causes
 from metalserve.hardware.parsers.kernel_log import parse_kernel_log
-from metalserve.hardware.values import XidEvent
+from metalserve.hardware.values import Gpu, XidEvent
 from metalserve.recovery.bmc_evidence import from_bmc
+from metalserve.recovery.consequences import (
+    BY_ENGINES,
+    CONSEQUENCES,
+    EXPLAINED_BY,
+    TOLD_BETTER_BY,
+    WHY_ENGINES_DIE,
+    WHY_NO_CONTAINER,
+    WHY_NOT_COMPILED,
+)
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
 from metalserve.recovery.suspects import (
@@ -28,42 +37,8 @@ _RANK: Final[dict[Confidence, int]] = {"high": 2, "medium": 1, "low": 0}
 _LINES = 5
 """Lines of evidence that are kept for each cause: the first ones and the last."""
 
-_CONSEQUENCES: Final = frozenset(
-    {"collective-hang", "engine-hang", "engine-died", "engine-gpu-error", "engine-memory-error", "program-fault"}
-)
-"""What an engine shows when its GPU, its fabric or its host is to blame."""
 _THE_DRIVER_KNOWS: Final = frozenset({"reset-asked", "gsp"})
 """What lines without an Xid say of a GPU, unless every GPU's own recovery action is None: it was reset since."""
-_EXPLAINED_BY: Final = frozenset({"gpu", "fabric", "host", "pcie", "drive", "filesystem"})
-_WHY_ENGINES_DIE: Final = frozenset({
-    "bad-flags", "model-does-not-fit", "memory-taken", "gpu-out-of-memory", "weights-missing", "out-of-memory",
-    "fabric-not-ready", "cuda-mismatch", "collective-hang", "engine-memory-error", "driver-absent", "driver-too-old",
-    "gpu-not-shown", "container-runtime", "container-lost-gpus", "image-missing", "port-taken", "shm-small",
-    "build-unfit", "model-unsupported", "nccl-network", "compile-failed", "disk-full",
-})  # fmt: skip
-"""An engine that died for one of these has that for its cause, not its death."""
-_WHY_NOT_COMPILED: Final = ("model-does-not-fit", "gpu-out-of-memory", "memory-taken", "disk-full", "build-unfit")
-"""What a compiler meets, and tells inside its own failure."""
-_WHY_NO_CONTAINER: Final = ("gpu-off-bus", "driver-mismatch", "driver-absent", "driver-too-old", "gpu-not-shown", "uvm")
-"""What the container runtime meets, and tells beside its own failure."""
-
-_TOLD_BETTER_BY: Final = {
-    "kernel-oops": ("driver-crash",),
-    "task-stuck": (
-        "driver-hang", "gpu-off-bus", "io-stuck", "storage-remote", "drive-gone", "array-failed", "host-hang",
-        "kernel-oops", "driver-crash", "nic-fault", "out-of-memory", "drive-slow",
-    ),
-    "cpu-corrected": ("host-memory-corrected", "host-memory", "cpu-fault"),
-    "cpu-fault": ("host-memory",),
-    "cpu-recorded": ("host-memory", "host-memory-corrected", "cpu-fault"),
-    "host-memory-corrected": ("host-memory",),
-    "pcie-corrected": ("pcie-uncorrected", "pcie-fatal"),
-    "pcie-uncorrected": ("pcie-fatal",),
-    "memory-short": ("out-of-memory",),
-    "nic-link-down": ("nic-fault", "nic-cable"),
-    "drive-warning": ("drive-bad", "drive-gone"),
-}  # fmt: skip
-"""What several lines tell of one event: the record of a memory error comes with one of the processor that met it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +135,9 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
         *from_findings(evidence, catalogue),
         *(from_bmc(evidence.bmc, catalogue, kernel=evidence.kernel is not None) if evidence.bmc else ()),
     ]
-    causes = _explained(_merged([*found, *(_of_suspect(each) for each in suspects)]), catalogue)
+    causes = _explained(
+        _merged([*found, *(_of_suspect(_by_the_host(s, gpus, catalogue)) for s in suspects)]), catalogue
+    )
     causes += _past(evidence, catalogue)
     causes.sort(key=lambda c: (c.past, bool(c.explained_by), -catalogue.height(c.rung), -_RANK[c.confidence], c.id))
     counting = [c for c in causes if not c.explained_by and not c.past]
@@ -168,6 +145,15 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
     rung = max((c.rung for c in sure), key=catalogue.height, default="nothing")
     person = any(c.person for c in sure if c.rung == rung)
     return Verdict(tuple(causes), rung, person, evidence.lacking, (*log.notes, *unread(evidence, catalogue)))
+
+
+def _by_the_host(suspect: Suspect, gpus: Sequence[Gpu], catalogue: CauseCatalogue) -> Suspect:
+    """A GPU that a container says is lost, and that the host's driver shows, is lost to the container only."""
+    by_engine = suspect.cause.id == "gpu-off-bus" and suspect.origin.startswith(BY_ENGINES)
+    if not by_engine or all(gpu.pci != suspect.subject for gpu in gpus):
+        return suspect
+    cause = catalogue.cause("container-lost-gpus").model_copy(update={"confidence": "low"})  # it may be of long ago
+    return replace(suspect, cause=cause, source=cause.source)
 
 
 def _past(evidence: Evidence, catalogue: CauseCatalogue) -> list[Found]:
@@ -225,27 +211,29 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
     reset = catalogue.height("restart-services")
     hardware = [
         c for c in causes
-        if catalogue.cause(c.id).subject in _EXPLAINED_BY and c.confidence != "low"
-        and (catalogue.height(c.rung) >= reset or c.id in _WHY_ENGINES_DIE)
+        if catalogue.cause(c.id).subject in EXPLAINED_BY and c.confidence != "low"
+        and (catalogue.height(c.rung) >= reset or c.id in WHY_ENGINES_DIE)
     ]  # fmt: skip
-    why = next((by_id[each] for each in sorted(_WHY_ENGINES_DIE) if each in by_id), None)
+    why = next((by_id[each] for each in sorted(WHY_ENGINES_DIE) if each in by_id), None)
     result = []
     for cause in causes:
         by = ""
         blamed = next((c for c in _by_height(hardware, catalogue) if _can_explain(c, cause, catalogue)), None)
-        if cause.id in _CONSEQUENCES and blamed is not None:
+        if cause.id in CONSEQUENCES and blamed is not None:
             by = blamed.id
         elif cause.id == "engine-memory-error" and (judged := _judged(causes, catalogue)) is not None:
             by = judged.id
         elif cause.id in ("engine-died", "engine-gpu-error") and why is not None and why.id != cause.id:
             by = why.id
-        elif cause.id == "compile-failed" and (known := _first(_WHY_NOT_COMPILED, by_id)):
+        elif cause.id == "compile-failed" and (known := _first(WHY_NOT_COMPILED, by_id)):
             by = known
         elif cause.id == "engine-died" and "engine-gpu-error" in by_id:
             by = "engine-gpu-error"
         elif cause.id in ("gpu-no-init", "driver-hang", "driver-absent") and "gpu-off-bus" in by_id:
             by = "gpu-off-bus"
-        elif known := _said_beside(cause, by_id) or _first(_TOLD_BETTER_BY.get(cause.id, ()), by_id):
+        elif cause.id == "driver-absent" and "container-lost-gpus" in by_id and _by_engines(cause):
+            by = "container-lost-gpus"
+        elif known := _said_beside(cause, by_id) or _first(TOLD_BETTER_BY.get(cause.id, ()), by_id):
             by = known
         elif cause.id == "filesystem-damaged" and "disk-full" in by_id and "-28" in by_id["disk-full"].lines[0]:
             by = "disk-full"
@@ -255,6 +243,10 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
             by = "drive-gone"
         result.append(replace(cause, explained_by=by) if by else cause)
     return result
+
+
+def _by_engines(cause: Found) -> bool:
+    return all(origin.startswith(BY_ENGINES) for origin in cause.origins)
 
 
 def _why_fabric(by_id: dict[str, Found]) -> str:
@@ -269,7 +261,7 @@ def _said_beside(cause: Found, by_id: dict[str, Found]) -> str:
     No reboot cures a driver that does not know the GPU, or of which half was replaced.
     """
     if cause.id == "container-runtime":
-        return _first(_WHY_NO_CONTAINER, by_id)
+        return _first(WHY_NO_CONTAINER, by_id)
     if cause.id != "gpu-no-init":
         return ""
     unsupported = by_id.get("driver-unsupported")

@@ -188,3 +188,64 @@ NAMES = st.sampled_from(
 def test_garbage_never_makes_it_fail(files: list[tuple[str, str]], since: float) -> None:
     verdict = judge(evidence_of([("b", [*files, ("dmesg.txt", DMESG)])], since=since))
     assert isinstance(in_words(verdict), list)
+
+
+LOST = "Failed to initialize NVML: Unknown Error\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("engine.log", f"root@098b49afe624:/# nvidia-smi\n{LOST}"),
+        ("smi.txt", f"root@098b49afe624:/# nvidia-smi\n{LOST}"),
+        ("smi.txt", f"$ docker exec -it engine nvidia-smi\n{LOST}"),
+        ("vllm.txt", LOST),
+        ("paste", LOST),
+        ("container.txt", "No devices were found\n"),
+    ],
+)
+def test_what_a_container_says_of_its_gpus_reboots_no_host(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    verdict = judge(read_evidence([str(tmp_path)]))
+    assert verdict.causes[0].id in ("container-lost-gpus", "gpu-not-shown")
+    assert verdict.rung in ("restart-engine", "converge")
+
+
+def test_what_a_host_says_of_its_gpus_is_taken_as_such(tmp_path: Path) -> None:
+    (tmp_path / "nvidia-smi.txt").write_text(f"root@gpu1:~# nvidia-smi\n{LOST}")
+    verdict = judge(read_evidence([str(tmp_path)]))
+    assert (verdict.causes[0].id, verdict.rung) == ("gpu-no-init", "reboot")
+
+
+def test_a_container_lost_its_gpus_with_a_host_whose_driver_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "dmesg").write_text("[ 12.3] NVRM: GPU 0000:3b:00.0: RmInitAdapter failed! (0x26:0xffff:1290)\n")
+    (tmp_path / "engine-0.log").write_text(LOST)
+    causes = judge(read_evidence([str(tmp_path)])).causes
+    assert [(each.id, each.explained_by) for each in causes] == [
+        ("gpu-no-init", ""),
+        ("container-lost-gpus", "gpu-no-init"),
+    ]
+
+
+def test_that_a_program_finds_no_driver_follows_from_the_container_that_lost_its_gpus(tmp_path: Path) -> None:
+    (tmp_path / "engine-0.log").write_text(f"{LOST}RuntimeError: No CUDA GPUs are available\n")
+    verdict = judge(read_evidence([str(tmp_path)]))
+    assert [(each.id, each.explained_by) for each in verdict.causes] == [
+        ("container-lost-gpus", ""),
+        ("driver-absent", "container-lost-gpus"),
+    ]
+    assert verdict.rung == "restart-engine"
+
+
+@pytest.mark.parametrize(("bus", "rung"), [("1B", "restart-engine"), ("2B", "reboot")])
+def test_a_gpu_that_the_host_shows_is_lost_to_the_container_only(tmp_path: Path, bus: str, rung: str) -> None:
+    (tmp_path / "smi-q.txt").write_text(SMI.replace("Drain and Reset", "None").replace("Yes", "No"))
+    lost = f"Unable to determine the device handle for GPU0000:{bus}:00.0: Unknown Error\n"
+    (tmp_path / "engine-0.log").write_text(lost)
+    assert judge(read_evidence([str(tmp_path)])).rung == rung
+
+
+def test_a_service_of_a_host_that_speaks_another_language_is_no_engine(tmp_path: Path) -> None:
+    line = "ago 27 14:15:42 node systemd[1]: nvidia-powerd.service: Failed with result 'exit-code'.\n"
+    (tmp_path / "journal").write_text(DMESG + line)
+    assert read_evidence([str(tmp_path)]).engines == {}

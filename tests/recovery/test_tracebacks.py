@@ -109,3 +109,18 @@ def test_an_engine_without_progress_is_stalled_only_at_the_end_and_after_a_while
 def test_any_text_is_read(lines: list[str]) -> None:
     found = failures(lines)
     assert all(0 <= each.first <= each.last < len(lines) for each in found)
+
+
+@pytest.mark.parametrize(
+    ("beside", "cause"),
+    [
+        ("this process has 77.46 GiB memory in use.", "model-does-not-fit"),
+        ("Process 7 has 70 GiB", "gpu-out-of-memory"),
+    ],
+)
+def test_an_engine_that_fills_its_gpus_before_it_serves_does_not_fit(beside: str, cause: str) -> None:
+    log = (
+        f"ERROR 07-07 15:19:48 [multiproc_executor.py:492] torch.OutOfMemoryError: CUDA out of memory. {beside}\n"
+        "ERROR 07-07 15:19:51 [core.py:515] EngineCore failed to start.\n"
+    )
+    assert judge(Evidence(engines={"0": log})).causes[0].id == cause
