@@ -29,6 +29,8 @@ look ill at once, and the breaker has a test of its own. A soak of two seconds s
 GPUs are simulated."""
 
 STRUCK = "grep -q '\"%s\"' /opt/metalserve-lab/state/applied.json"
+WATCH_S = 90
+"""Seconds within which the host's watcher has seen a fault; it looks once a second, and a busy machine holds it up."""
 NOTICED = "grep -q '%s' /opt/metalserve-lab/state/boot/noticed.json"
 
 
@@ -128,9 +130,9 @@ def strike(
         fleet.lab.heal(host)
     entry = fleet.lab.fault(host, fault, gpu, sticky=sticky)
     if fault in ("engine-hang", "engine-dead", "fabric-manager-dead", "container-stuck"):
-        fleet.wait_until(host, STRUCK % fault)
+        fleet.wait_until(host, STRUCK % fault, WATCH_S)
     elif gpu is not None:  # by its number: the kernel log may hold lines of a fault before
-        fleet.wait_until(host, NOTICED % entry["id"])
+        fleet.wait_until(host, NOTICED % entry["id"], WATCH_S)
 
 
 def mend(fleet: Fleet, names: Collection[str]) -> None:
