@@ -85,12 +85,15 @@ def _after_rung(case: Case, last: StepRecord) -> Step | Finish:
         return Finish("accept", f"{last.step.rung}: {last.words or 'proven'}", depth=_depth(case))
     if last.proof != "bad" and wanted == "nothing" and case.latest.verdict is not None and case.latest.reachable:
         return Finish("accept", f"{last.step.rung}: nobody saw the proof; verify decides", depth=_depth(case))
-    if case.latest.serving is True and case.latest.reachable and last.outcome != "refused":
-        return Finish("accept", f"{last.step.rung} did not help, but it serves: verify decides", depth=_depth(case))
     # What is known not to have happened may be done again; what nobody knows of, once more and only after this look.
+    unseen = last.outcome == "unknown"  # its controller died
+    limit = load_ladder().rung(last.step.rung).tries + (1 if unseen else 0)
+    may_repeat = case.in_a_row(last.step.rung) < limit
+    asked_again = unseen and wanted == last.step.rung and may_repeat
+    if case.latest.serving is True and case.latest.reachable and last.outcome != "refused" and not asked_again:
+        return Finish("accept", f"{last.step.rung} did not help, but it serves: verify decides", depth=_depth(case))
     again = last.outcome in ("failed", "unknown") and _height(wanted) <= top
-    limit = load_ladder().rung(last.step.rung).tries + (1 if last.outcome == "unknown" else 0)
-    if again and case.in_a_row(last.step.rung) < limit:
+    if again and may_repeat:
         return _climb(case, last.step.rung, repeat=True)
     return _climb(case, _higher(top, wanted))
 

@@ -21,6 +21,11 @@ hosts:
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the end what takes the session's lab down: other files' tests need it."""
+    items.sort(key=lambda item: item.get_closest_marker("ends_the_lab") is not None)
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab of these tests' own beside the one that is up: two bare hosts, which may be broken at will.

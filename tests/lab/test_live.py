@@ -217,6 +217,7 @@ def test_a_crashed_lab_is_put_right_by_the_next_up(lab: Lab, fleet: Path) -> Non
         assert done.returncode == 0, done
 
 
+@pytest.mark.ends_the_lab
 def test_down_leaves_nothing_of_a_crashed_lab_and_touches_nothing_else(lab: Lab) -> None:
     kill(lab, lab.hosts[0], "supervisor")
     other = lab.layout.root / "not-the-labs"

@@ -42,6 +42,19 @@ def earlier(host: str = "h2", days: float = 1.0, rung: str = "reset-gpu", cause:
     return Attempt(9, host, "g", "me", (cause,), (GPU,), rung, "", then, then, "recovered", "", (step,))
 
 
+def test_a_step_whose_controller_died_is_made_once_more_where_it_is_still_asked_for() -> None:
+    """The other GPU's engine serves on: that says nothing about a step that may never have been made."""
+    look = Looked(True, True, verdict_of("gpu-fault"), True, "boot 1", "/bundle", (GPU,))
+    died = record("reset-gpu", "unknown", "bad")
+    case = case_of("gpu-fault", latest=look)
+    move = next_step(replace(case, steps=(died,)))
+    assert isinstance(move, Step) and move.rung == "reset-gpu"
+    twice = next_step(replace(case, steps=(died, record("reset-gpu", "unknown", "bad", 2))))
+    assert isinstance(twice, Finish) and twice.next == "accept"
+    seen = next_step(replace(case, steps=(record("reset-gpu", "done", "bad"),)))
+    assert isinstance(seen, Finish) and seen.next == "accept", "it was made, and did not help"
+
+
 def test_every_platform_of_the_gpu_catalogue_has_its_reset() -> None:
     fabrics = {gpu.fabric for gpu in load_gpus().gpus}
     assert fabrics <= {row.fabric for row in LADDER.resets}

@@ -119,7 +119,7 @@ class SwarmHosts:
         return session, handle
 
 
-def finished(process: subprocess.Popen[str], timeout_s: float = 25) -> str:
+def finished(process: subprocess.Popen[str], timeout_s: float = 90) -> str:
     """Wait for a process to end well; returns what it printed."""
     out, err = process.communicate(timeout=timeout_s)
     print(out, err)
