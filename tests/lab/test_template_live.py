@@ -22,6 +22,7 @@ def test_a_host_made_from_a_template_has_nothing_left_to_do(lab: Lab, tmp_path: 
     name = "second"
     host = lab.fleet.host(name)
     packed = packed_template(lab, name, tmp_path / "template")
+    lab.reset(name)  # its drives may hold what other tests have left there
     hosts.reinstall(lab.layout, host, lab.fleet.hosts, root=packed)
     try:
         hosts.start(lab.layout, host)
