@@ -87,6 +87,8 @@ def once(job: Job, *, act: bool, observe: bool, as_json: bool) -> int:
                 click.echo(json.dumps(_plan_dict(plan, job.fleet.simulated), indent=1))
             return _planned(plan, observe)
         if not plan.choice.take and not plan.choice.restore:
+            if as_json:  # why nobody is taken stands in the plan
+                click.echo(json.dumps({**_plan_dict(plan, job.fleet.simulated), "attempts": {}}, indent=1))
             return _left(plan)
         outcome = job.fleet.act(looks, lambda host, ended: _told(job, host, ended))
         if as_json:
