@@ -36,15 +36,14 @@ NOTICED = "grep -q '%s' /opt/metalserve-lab/state/boot/noticed.json"
 
 @dataclass
 class Recovering:
-    """The fleet, and a directory for what a controller remembers; `secrets` are variables that the settings name."""
+    """The fleet, and a directory for what a controller remembers."""
 
     fleet: Fleet
     state: Path
     overrides: dict[str, Any] = field(default_factory=lambda: dict(OVERRIDES))
-    secrets: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        return self.fleet.environment(self.overrides, {"METALSERVE_STATE": str(self.state), **self.secrets})
+        return self.fleet.environment(self.overrides, {"METALSERVE_STATE": str(self.state)})
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "metalserve", "recover", "inventories/lab.py", *arguments]
@@ -56,21 +55,6 @@ class Recovering:
             capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
-
-    def remembered(self, *words: str) -> tuple[int, str]:
-        """Run a command of `metalserve recover` that touches no host; returns its exit status and what it said."""
-        done = subprocess.run(
-            [sys.executable, "-m", "metalserve", "recover", *words], cwd=ROOT, env=self.environment(),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
-
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Begin a run and return without waiting for it; `Popen.communicate` gives its JSON and its log."""
-        return subprocess.Popen(
-            self.command("--json", *arguments), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
 
     def deploy(self, *arguments: str) -> Ran:
         """Run deploys/recover.py."""
@@ -128,6 +112,7 @@ def strike(
     """Inject a fault and wait until the host shows it; `first` heals what was before."""
     if first:
         fleet.lab.heal(host)
+        fleet.wait_until(host, f"! {STRUCK % fault}", WATCH_S)  # or the same fault again would do nothing
     entry = fleet.lab.fault(host, fault, gpu, sticky=sticky)
     if fault in ("engine-hang", "engine-dead", "fabric-manager-dead", "container-stuck"):
         fleet.wait_until(host, STRUCK % fault, WATCH_S)
