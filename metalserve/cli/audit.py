@@ -27,7 +27,7 @@ from metalserve.planning.known import known_model
 from metalserve.planning.observed import hardware_from, measured_from
 from metalserve.recovery.store import Store, store_path
 from metalserve.releases import Verdict, judge_release, load_release, release_names
-from metalserve.report.history import kept_reports
+from metalserve.report.history import HISTORY, kept_reports
 from metalserve.report.reading import load
 from metalserve.report.terminal import COLOURS
 from metalserve.report.values import items, line, mapping, mappings
@@ -35,7 +35,6 @@ from metalserve.report.writing import write_whole
 from metalserve.settings import HostSettings, SettingsError
 
 LAST_RUN = "reports/last-run.json"
-HISTORY = "reports/verify"
 MOST_KEPT = 20
 """Kept reports that are read at most, newest first: what is older is told by nothing newer, and seldom asked for."""
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from metalserve.errors import MetalserveError
 from metalserve.report.diff import Difference, Way, compare
 from metalserve.report.diff_measured import TOLERANCES
-from metalserve.report.history import kept_reports
+from metalserve.report.history import HISTORY, kept_reports
 from metalserve.report.junit import junit_xml
 from metalserve.report.model import STATUSES, Report
 from metalserve.report.page import html_page
@@ -28,7 +28,6 @@ from metalserve.report.writing import write_whole
 _Key = TypeVar("_Key")
 
 LAST_RUN = "reports/last-run.json"
-HISTORY = "reports/verify"
 
 
 class _ShowFirst(click.Group):

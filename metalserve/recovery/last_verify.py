@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from metalserve.errors import MetalserveError
-from metalserve.report.history import kept_reports
+from metalserve.report.history import HISTORY, kept_reports
 from metalserve.report.reading import load, mapping_of_hosts
 from metalserve.report.values import line, mapping
 
 NAME: Final = "verify-report.json"
 """The file of a bundle."""
-
-HISTORY: Final = Path("reports/verify")
-"""Where the controller keeps reports, below the working directory, as `metalserve report` has it."""
 
 LOOKED_AT: Final = 10
 """Reports that are looked through, the newest first: a host that was in none of them has no recent one."""
@@ -27,7 +24,7 @@ LARGEST_BYTES: Final = 64 * 2**20
 """A larger report (hundreds of nodes with soaks) is not read for the sake of one host at night."""
 
 
-def last_verify(host: str, directory: Path = HISTORY) -> bytes | None:
+def last_verify(host: str, directory: Path = Path(HISTORY)) -> bytes | None:
     """Return what the newest kept verify report says of a host, as JSON; None when no recent one has it.
 
     Args:
@@ -55,7 +52,7 @@ def _hosts(path: Path, changed: int) -> tuple[str, dict[str, Any]]:
     return line(mapping(data).get("started")), dict(mapping_of_hosts(data, where=str(path)))
 
 
-def with_verify(bundle: bytes, host: str, directory: Path = HISTORY) -> bytes:
+def with_verify(bundle: bytes, host: str, directory: Path = Path(HISTORY)) -> bytes:
     """Return a bundle (tar, not compressed) with the host's last verify report in it.
 
     A bundle that was cut off on its way is returned as it came.

@@ -15,6 +15,9 @@ from metalserve.report.reading import mapping_of_hosts
 from metalserve.report.values import line, utc
 from metalserve.report.writing import write_whole
 
+HISTORY: Final = "reports/verify"
+"""Where the controller keeps them, below the working directory."""
+
 KEPT: Final = 200
 """Reports that stay: half a year of daily runs. One of 8 GPUs with a 15-minute soak has about 0.4 MB a node."""
 
