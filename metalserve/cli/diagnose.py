@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import time
@@ -85,6 +84,7 @@ def command(what: tuple[str, ...], inventory: str | None, save: str, since: floa
 
 def _hosts(inventory: str, limits: tuple[str, ...], save: Path, since: float, as_json: bool) -> int:
     from metalserve.pyinfra_seam.sessions import ask, choose
+    from metalserve.recovery.keeping import keep_bundle
 
     chosen = choose(inventory, limits)
     answers = ask(chosen, collecting_script(), timeout_s=DEADLINE_S + _CONNECT_S)
@@ -97,7 +97,7 @@ def _hosts(inventory: str, limits: tuple[str, ...], save: Path, since: float, as
             if not as_json:
                 click.echo(f"{name}: no evidence: {error} -> see its BMC: power, event log, console\n")
             continue
-        path = _kept(save, name, answer.data)
+        path = keep_bundle(save, name, answer.data)
         verdict = judge(read_evidence([str(path)], since=since))
         said[name] = {
             **verdict.as_dict(), "bundle": str(path), "seconds": round(answer.seconds, 1), "simulated": simulated
@@ -109,13 +109,3 @@ def _hosts(inventory: str, limits: tuple[str, ...], save: Path, since: float, as
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "hosts": said}, indent=1))
     return 1 if any("error" in each for each in said.values()) else 0
-
-
-def _kept(save: Path, name: str, data: bytes) -> Path:
-    from metalserve.recovery.last_verify import with_verify
-    from metalserve.report.writing import write_whole
-
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    path = save / f"{name.replace('/', '_')}-{stamp}.tar.gz"
-    write_whole(path, gzip.compress(with_verify(data, name), compresslevel=3, mtime=0))
-    return path

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import re
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +12,7 @@ from metalserve.pyinfra_seam.outofband import OutOfBand
 from metalserve.pyinfra_seam.recovery_sessions import Sessions
 from metalserve.pyinfra_seam.sessions import Answer
 from metalserve.recovery.bundle import DEADLINE_S, Token, collecting_script
-from metalserve.recovery.last_verify import with_verify
+from metalserve.recovery.keeping import keep_bmc, keep_bundle, plain
 from metalserve.recovery.look import Seen, see, unpacked
 from metalserve.recovery.ports import Looked
 from metalserve.report.writing import write_whole
@@ -94,34 +90,27 @@ class Looks:
             return Looked(True, True, None, None, words=f"no evidence: {error.what}")
         self._seen[host] = seen
         if seen.serials and not seen.serials.items() <= known.items():
-            write_whole(self._keep / f"{_safe(host)}-gpus.json", json.dumps({**known, **seen.serials}).encode())
+            write_whole(self._keep / f"{plain(host)}-gpus.json", json.dumps({**known, **seen.serials}).encode())
         model = self.sessions.settings[host].model is not None
         serving = seen.serving if seen.tokens else not model
         well = serving is True and seen.verdict.rung == "nothing"
-        path = self._write(host, answer.data) if keep_well or not well else ""
+        keep = keep_well or not well
+        path = self._noted(host, keep_bundle(self._keep, host, answer.data)) if keep else ""
         return Looked(True, True, seen.verdict, serving, seen.boot, path, seen.subjects, seen.in_words())
 
     def _unseen(self, host: str, error: str) -> Looked:
         powered, words, files = self._bands.glance(host)
-        evidence = ""
-        if files:
-            path = self._keep / f"{_safe(host)}-{_stamp()}-bmc.tar.gz"
-            write_whole(path, gzip.compress(_tar(files), compresslevel=3, mtime=0))
-            self._kept.setdefault(host, []).append(path)
-            evidence = str(path)
+        evidence = self._noted(host, keep_bmc(self._keep, host, files)) if files else ""
         return Looked(
             False, powered, None, None, evidence=evidence, words=f"SSH: {error}{f'; {words}' if words else ''}"
         )
 
-    def _write(self, host: str, data: bytes) -> str:
-        path = self._keep / f"{_safe(host)}-{_stamp()}.tar.gz"
-        whole = with_verify(data, host)
-        write_whole(path, gzip.compress(whole, compresslevel=3, mtime=0))
+    def _noted(self, host: str, path: Path) -> str:
         self._kept.setdefault(host, []).append(path)
         return str(path)
 
     def _serials(self, host: str) -> dict[str, str]:
-        path = self._keep / f"{_safe(host)}-gpus.json"
+        path = self._keep / f"{plain(host)}-gpus.json"
         try:
             return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
         except (OSError, ValueError, AttributeError):
@@ -135,22 +124,3 @@ class Looks:
     def latest(self, host: str) -> Looked | None:
         """Return the last look at a host."""
         return self._last.get(host)
-
-
-def _tar(files: Mapping[str, str]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, text in sorted(files.items()):
-            member = tarfile.TarInfo(f"evidence/{name}")
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return stream.getvalue()
-
-
-def _safe(host: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", host)
-
-
-def _stamp() -> str:
-    now = time.time()
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import re
-import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from metalserve import __version__
 from metalserve.errors import MetalserveError
 from metalserve.hardware.node import NodeHardware
 from metalserve.hardware.parsers.text import decode
+from metalserve.recovery.keeping import plain, tar_of
 from metalserve.recovery.opening import files_of
 from metalserve.recovery.packet_page import concerning, page
 from metalserve.recovery.parts import machine_of, parts_of
@@ -28,7 +27,6 @@ from metalserve.recovery.verdict import Verdict, judge
 from metalserve.report.writing import write_whole
 
 SCHEMA: Final = 1
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def write_packet(
@@ -61,7 +59,7 @@ def write_packet(
     kept: dict[str, bytes] = {}
     looks: list[tuple[str, Verdict | str]] = []
     for number, path in enumerate(evidence, 1):
-        where = f"evidence/{number:02}-{_safe(_stem(path))}"
+        where = f"evidence/{number:02}-{plain(_stem(path))}"
         try:
             for name, content in _members(path):
                 content = scrubbed(content)
@@ -79,9 +77,9 @@ def write_packet(
     kept["README.txt"] = scrubbed(f"{text}\nWritten by metalserve {__version__}.\n".encode())
     kept["manifest.sha256"] = "".join(f"{hashlib.sha256(kept[n]).hexdigest()}  {n}\n" for n in sorted(kept)).encode()
     ended = attempt.ended if attempt.ended is not None else attempt.begun
-    name = f"rma-{_safe(attempt.host)}-{attempt.id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(ended))}"
+    name = f"rma-{plain(attempt.host)}-{attempt.id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(ended))}"
     target = directory / f"{name}.tar.gz"
-    write_whole(target, gzip.compress(_tar(name, kept, int(ended)), compresslevel=6, mtime=0))
+    write_whole(target, gzip.compress(tar_of(name, kept, int(ended)), compresslevel=6, mtime=0))
     return target
 
 
@@ -90,7 +88,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     taken: set[str] = set()
     for where, content in files_of(str(path)):
         inside = where.removeprefix(str(path)).lstrip(":/") or path.name
-        name = "/".join(_safe(part) for part in inside.split("/") if part not in ("", ".", "..")) or "file"
+        name = "/".join(plain(part) for part in inside.split("/") if part not in ("", ".", "..")) or "file"
         name = name.removeprefix("evidence/")
         while name in taken:
             name += "_"
@@ -107,10 +105,6 @@ def _stem(path: Path) -> str:
     return re.sub(r"\.(?:tar(?:\.gz)?|tgz|log\.gz|log|txt|json)$", "", path.name)
 
 
-def _safe(name: str) -> str:
-    return _UNSAFE.sub("_", name).lstrip(".") or "_"
-
-
 def _json(value: Any) -> bytes:
     return json.dumps(_clean(value), indent=1, sort_keys=True).encode() + b"\n"
 
@@ -124,13 +118,3 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(each) for each in value]
     return value
-
-
-def _tar(top: str, files: dict[str, bytes], mtime: int) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in sorted(files):
-            entry = tarfile.TarInfo(f"{top}/{name}")
-            entry.size, entry.mtime, entry.mode = len(files[name]), mtime, 0o644
-            archive.addfile(entry, io.BytesIO(files[name]))
-    return stream.getvalue()
