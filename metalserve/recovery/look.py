@@ -20,7 +20,7 @@ from metalserve.recovery.reading import evidence_of
 from metalserve.recovery.values import Subject
 from metalserve.recovery.verdict import Verdict, judge
 from metalserve.upgrade.holders import strangers
-from metalserve.upgrade.record import parse_record
+from metalserve.upgrade.record import Record
 
 ANSWERING: tuple[Token, ...] = ("token", "busy", "member")
 
@@ -180,7 +180,7 @@ def _strangers(texts: Mapping[str, str]) -> tuple[str, ...]:
 
 def _upgrading(text: str) -> str:
     try:
-        record = parse_record(text)
+        record = Record.read(text)
     except MetalserveError as error:
         return str(error)
     return "" if record.finished else record.words

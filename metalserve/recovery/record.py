@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from metalserve.errors import MetalserveError
 from metalserve.recovery.values import Outcome, Proof, Step, StepRecord, Subject
 from metalserve.settings.common import Section
+from metalserve.settings.host_record import HostRecord
 
 RECORD = "/var/lib/metalserve/recovery.json"
 EVIDENCE = "/var/lib/metalserve/evidence"
@@ -50,7 +50,7 @@ class Made(Section):
         return StepRecord(number, 0, step, self.begun, self.ended, self.outcome, self.proof, self.words)
 
 
-class Record(Section):
+class Record(HostRecord):
     """The recovery that is under way on a host, or the last one.
 
     Attributes:
@@ -61,6 +61,8 @@ class Record(Section):
         words: why it ended so.
     """
 
+    PATH: ClassVar[str] = RECORD
+
     schema_version: Literal[1] = 1
     begun: float
     controller: str
@@ -68,23 +70,3 @@ class Record(Section):
     result: Literal["", "recovered", "quarantine", "stopped"] = ""
     words: str = ""
     ended: float = Field(0.0, description="seconds since the epoch, by the host's clock; 0 while it is under way")
-
-    def text(self) -> str:
-        """Return the file's content."""
-        return self.model_dump_json(indent=1) + "\n"
-
-
-def parse_record(text: str) -> Record:
-    """Read the record of a host.
-
-    Raises:
-        MetalserveError: it is none that this metalserve understands; it is left as it is.
-    """
-    try:
-        return Record.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise MetalserveError(
-            f"cannot be understood: {first['msg']}",
-            where=RECORD, remedy="use the metalserve that wrote it; or, when the host is well, remove the file",
-        ) from error  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release
 from metalserve.settings.common import Section
+from metalserve.settings.host_record import HostRecord
 
 RECORD = "/var/lib/metalserve/upgrade.json"
 """The upgrade that is under way, or the last one, on the host."""
@@ -38,7 +39,7 @@ class Past(Section):
     reason: str = ""
 
 
-class Record(Section):
+class Record(HostRecord):
     """One upgrade of one host.
 
     The releases are kept whole: the way back needs neither the controller that began nor its release files.
@@ -60,6 +61,8 @@ class Record(Section):
         ended: when it was finished, by the host's clock.
         history: earlier upgrades, the newest first.
     """
+
+    PATH: ClassVar[str] = RECORD
 
     schema_version: Literal[1] = 1
     origin: Release
@@ -127,43 +130,19 @@ class Record(Section):
         )
         return (own, *self.history)[:KEPT]
 
-    def text(self) -> str:
-        """Return the file's content."""
-        return self.model_dump_json(indent=1) + "\n"
 
-
-def parse_record(text: str) -> Record:
-    """Read the record of a host.
-
-    Raises:
-        MetalserveError: it is none that this metalserve understands; it is left as it is.
-    """
-    try:
-        return Record.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise MetalserveError(
-            f"cannot be understood: {place + ': ' if place else ''}{first['msg']}",
-            where=RECORD,
-            remedy="use the metalserve that wrote it; or, when the host is as it should be, remove the file",
-        ) from error
-
-
-class Current(Section):
+class Current(HostRecord):
     """The release that a host was last proved to be on."""
+
+    PATH: ClassVar[str] = CURRENT
 
     schema_version: Literal[1] = 1
     release: Release = Field(description="the whole release, as its file was then")
 
-    def text(self) -> str:
-        """Return the file's content."""
-        return self.model_dump_json(indent=1) + "\n"
 
-
-def parse_current(text: str) -> Release | None:
+def current_release(text: str) -> Release | None:
     """Return the release that the host was last proved to be on, None where that cannot be read."""
     try:
-        return Current.model_validate_json(text).release
-    except ValidationError:
+        return Current.read(text).release
+    except MetalserveError:
         return None

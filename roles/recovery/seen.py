@@ -13,7 +13,7 @@ from metalserve.errors import MetalserveError
 from metalserve.recovery.bundle import collecting_script
 from metalserve.recovery.look import Seen, see, unpacked
 from metalserve.recovery.ports import Looked
-from metalserve.recovery.record import RECORD, Record, parse_record
+from metalserve.recovery.record import RECORD, Record
 
 BUNDLE, RECORD_SECTION = "recovery-bundle", "recovery-record"
 
@@ -29,7 +29,7 @@ def record_of(node: Node) -> Record | None:
     Raises:
         MetalserveError: it cannot be understood.
     """
-    return parse_record(node.observed.text(RECORD_SECTION)) if RECORD in node.observed.files else None
+    return Record.read(node.observed.text(RECORD_SECTION)) if RECORD in node.observed.files else None
 
 
 def look_of(node: Node, since: float) -> tuple[Seen, Looked]:

@@ -18,7 +18,7 @@ from metalserve.upgrade.holders import CONTAINERS, MODULES, PROCESSES, in_use, s
 from metalserve.upgrade.machine import Seen, Verdict
 from metalserve.upgrade.moves import Trace
 from metalserve.upgrade.origin import installed_driver, origin_of
-from metalserve.upgrade.record import CURRENT, RECORD, Record, Step, parse_current, parse_record
+from metalserve.upgrade.record import CURRENT, RECORD, Record, Step, current_release
 from metalserve.verify.finding import Finding
 from roles.container_runtime import desired as containers
 from roles.cuda import desired as cuda
@@ -42,12 +42,12 @@ def record_of(node: Node) -> Record | None:
     Raises:
         MetalserveError: it cannot be understood.
     """
-    return parse_record(node.observed.text(RECORD_SECTION)) if RECORD in node.observed.files else None
+    return Record.read(node.observed.text(RECORD_SECTION)) if RECORD in node.observed.files else None
 
 
 def current_of(node: Node) -> Release | None:
     """Return the release that the host was last proved to be on, None where there is no such record."""
-    return parse_current(node.observed.text(CURRENT_SECTION)) if CURRENT in node.observed.files else None
+    return current_release(node.observed.text(CURRENT_SECTION)) if CURRENT in node.observed.files else None
 
 
 def release_on(node: Node) -> Release:

@@ -13,7 +13,7 @@ from metalserve.releases import load_release
 from metalserve.upgrade.fetch import fetch_script, short_of_space, space_command
 from metalserve.upgrade.holders import in_use, strangers
 from metalserve.upgrade.origin import installed_driver, origin_of
-from metalserve.upgrade.record import KEPT, Current, Record, parse_current, parse_record
+from metalserve.upgrade.record import KEPT, Current, Record, current_release
 
 OLD, NEW = load_release("2026.11-lts"), load_release("2026.11-production")
 ORDER = load_driver_reload()
@@ -27,8 +27,8 @@ def record() -> Record:
 class TestRecord:
     def test_it_is_read_as_it_was_written(self) -> None:
         back = record().back("install: no space").model_copy(update={"stopped": ("nvidia-dcgm.service",)})
-        assert parse_record(back.text()) == back
-        assert parse_current(Current(release=NEW).text()) == NEW
+        assert Record.read(back.text()) == back
+        assert current_release(Current(release=NEW).text()) == NEW
 
     def test_the_goal_follows_the_direction(self) -> None:
         assert record().goal == NEW and record().back("x").goal == OLD
@@ -52,9 +52,9 @@ class TestRecord:
     )
     def test_what_cannot_be_understood_is_refused_and_named(self, text: str) -> None:
         with pytest.raises(MetalserveError, match=r"upgrade\.json: cannot be understood") as caught:
-            parse_record(text)
+            Record.read(text)
         assert caught.value.remedy
-        assert parse_current(text) is None
+        assert current_release(text) is None
 
 
 class TestHolders:
@@ -121,7 +121,7 @@ class TestOrigin:
         found = origin_of(None, "570.211.01", "1.19.1-1", NEW, [OLD, NEW])
         assert (found.name, found.driver.branch, found.driver.version) == ("as-found-570.211.01", 570, "570.211.01")
         assert found.fabric_manager.version == "570.211.01" and found.container_toolkit.version == "1.19.1-1"
-        assert parse_record(record().model_copy(update={"origin": found}).text()).origin == found
+        assert Record.read(record().model_copy(update={"origin": found}).text()).origin == found
 
     def test_without_a_driver_there_is_nothing_to_upgrade(self) -> None:
         with pytest.raises(MetalserveError, match="no driver is installed"):
