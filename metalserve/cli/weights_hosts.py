@@ -18,7 +18,7 @@ from metalserve.converge.selection import select
 from metalserve.desired.follow import Follow, Look
 from metalserve.desired.render import prelude
 from metalserve.errors import MetalserveError
-from metalserve.pyinfra_seam.asking import Asked, connected
+from metalserve.pyinfra_seam.connections import Asked, connected
 from metalserve.settings import HostSettings
 from metalserve.weights import watching
 from metalserve.weights.begin import begin_script

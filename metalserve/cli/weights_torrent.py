@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from metalserve.errors import MetalserveError
-from metalserve.pyinfra_seam.asking import connected
+from metalserve.pyinfra_seam.connections import connected
 from metalserve.weights.agent.config import WantedFile
 from metalserve.weights.agent.torrent import TorrentError, make_torrent, piece_size_for
 from metalserve.weights.fleet import command_script, read_answer

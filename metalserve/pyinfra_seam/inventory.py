@@ -7,11 +7,15 @@ import logging
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT
+
+if TYPE_CHECKING:
+    from metalserve.settings import HostSettings
 
 
 def load_inventory(path: str) -> list[tuple[str, dict[str, Any]]]:
@@ -88,6 +92,29 @@ def read_inventory(path: str) -> Any:
     if ignored.messages:
         raise MetalserveError("; ".join(ignored.messages), where=path)
     return inventory
+
+
+def checked_inventory(path: str) -> tuple[Any, dict[str, HostSettings]]:
+    """Return pyinfra's own inventory of a file, and name -> settings of all its hosts.
+
+    Raises:
+        MetalserveError: it cannot be read, or settings are wrong.
+    """
+    from metalserve.inventory import check_hosts
+
+    inventory = read_inventory(path)
+    return inventory, check_hosts([(host.name, host.data.dict()) for host in inventory], path)
+
+
+def connecting_state(inventory: Any, hosts: Sequence[Any]) -> Any:
+    """Return pyinfra's state for who connects to some hosts of an inventory outside of a run."""
+    # Imported here: pyinfra_cli, which read the inventory, has put gevent in place of threads and sockets by now.
+    from pyinfra.api.config import Config
+    from pyinfra.api.state import State, StateStage
+
+    state = State(inventory, Config(), initial_limit=hosts)  # type: ignore[no-untyped-call]  # pyinfra leaves it untyped
+    state.set_stage(StateStage.Connect)
+    return state
 
 
 class _Ignored(logging.Handler):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metalserve.pyinfra_seam.asking import connected
+from metalserve.pyinfra_seam.connections import connected
 from metalserve.routing.control import Answer, drain_script, enable_script, read_answer, status_script
 
 _MARGIN_S = 60

@@ -1,6 +1,8 @@
 """One SSH session a host for one script, outside a deploy: read-only commands that watch or ask.
 
-gevent stands in for threads here (pyinfra_cli, which reads the inventory, puts it there), so everything runs in one.
+A host that hangs costs its own time alone, and what it says comes to the byte. Who asks the same hosts one thing after
+the other keeps them connected instead: `connections`. gevent stands in for threads here (pyinfra_cli, which reads the
+inventory, puts it there), so everything runs in one.
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ from typing import Any
 
 from metalserve.desired.render import RUN_FROM_STDIN
 from metalserve.errors import MetalserveError
-from metalserve.inventory import check_hosts
-from metalserve.pyinfra_seam.inventory import read_inventory
+from metalserve.pyinfra_seam.inventory import checked_inventory, connecting_state
 from metalserve.settings import HostSettings
 
 _KEEPALIVE_S = 15
@@ -65,19 +66,12 @@ def choose(path: str, limits: Sequence[str] = ()) -> Chosen:
     Raises:
         MetalserveError: the inventory cannot be read, or has no such host.
     """
-    inventory = read_inventory(path)
-    settings = check_hosts([(host.name, host.data.dict()) for host in inventory], path)
+    inventory, settings = checked_inventory(path)
     names = _limited(inventory, limits, path)
-    # Imported here: pyinfra_cli has put gevent in place of sockets by now.
-    from pyinfra.api.config import Config
-    from pyinfra.api.state import State, StateStage
-
     logging.getLogger("pyinfra").setLevel(logging.CRITICAL)  # what a connection says is shown with its host
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     hosts = [host for host in inventory if host.name in names]
-    state = State(inventory, Config(), initial_limit=hosts)  # type: ignore[no-untyped-call]  # pyinfra leaves it untyped
-    state.set_stage(StateStage.Connect)
-    return Chosen(state, hosts, settings)
+    return Chosen(connecting_state(inventory, hosts), hosts, settings)
 
 
 def _limited(inventory: Any, limits: Sequence[str], path: str) -> set[str]:

@@ -13,7 +13,7 @@ import yaml
 
 from metalserve.cli import main, weights_hosts
 from metalserve.converge import selection
-from metalserve.pyinfra_seam.asking import Told
+from metalserve.pyinfra_seam.connections import Told
 from metalserve.settings import HostSettings
 from tests.weights.test_fleet import KEY, lines, settings, status
 

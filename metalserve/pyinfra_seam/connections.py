@@ -1,4 +1,8 @@
-"""Asks hosts of an inventory side by side, outside of any run: for commands that look, or begin what a unit does."""
+"""Hosts of an inventory that stay connected while a command asks them one thing after the other, outside of any run.
+
+Every kind of host that pyinfra knows can be asked, and each has a script of its own. `sessions` is the other way: one
+SSH session for one script and one answer to the byte, within a time that no hanging host exceeds.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metalserve.errors import MetalserveError
-from metalserve.inventory import check_hosts
-from metalserve.pyinfra_seam.inventory import read_inventory
+from metalserve.pyinfra_seam.inventory import checked_inventory, connecting_state
 from metalserve.settings import HostSettings
 
 
@@ -77,25 +80,20 @@ def connected(path: str, wanted: Callable[[str, HostSettings], bool]) -> Iterato
     Raises:
         MetalserveError: the inventory cannot be read, or settings are wrong.
     """
-    inventory = read_inventory(path)
-    settings = check_hosts([(host.name, host.data.dict()) for host in inventory], path)
+    inventory, settings = checked_inventory(path)
     hosts = [host for host in inventory if wanted(host.name, settings[host.name])]
     known = {host.name: settings[host.name] for host in hosts}
     if not hosts:
         yield Asked(None, (), known)
         return
     # Imported here: pyinfra_cli, which read the inventory, has put gevent in place of threads and sockets.
-    from pyinfra.api.config import Config
     from pyinfra.api.connect import connect_all, disconnect_all
     from pyinfra.api.exceptions import PyinfraError
-    from pyinfra.api.state import State, StateStage
 
     from metalserve.pyinfra_seam import output
 
     output.install()
-    config = Config()  # type: ignore[no-untyped-call]  # pyinfra leaves it untyped
-    state = State(inventory, config, initial_limit=hosts)
-    state.set_stage(StateStage.Connect)
+    state = connecting_state(inventory, hosts)
     try:
         try:
             connect_all(state)
