@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +18,7 @@ from metalserve.audit.evidence import Evidence, evidence_of
 from metalserve.audit.page import html_page
 from metalserve.audit.record import Audit, NodeRecord
 from metalserve.catalogue.loader import load_gpus
+from metalserve.cli.files import printer, write_out
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT
 from metalserve.planning import LaunchPlan, plan_launch
@@ -31,7 +30,6 @@ from metalserve.report.history import HISTORY, kept_reports
 from metalserve.report.reading import load
 from metalserve.report.terminal import COLOURS
 from metalserve.report.values import items, line, mapping, mappings
-from metalserve.report.writing import write_whole
 from metalserve.settings import HostSettings, SettingsError
 
 LAST_RUN = "reports/last-run.json"
@@ -60,12 +58,7 @@ def command(
         raise click.UsageError("only one of --json and --html - can go to stdout")
     audit = _audit(inventory, reports, drift_file)
     if html:
-        page = html_page(audit).encode()
-        if html == "-":
-            sys.stdout.buffer.write(page)
-        else:
-            write_whole(Path(html), page)
-            click.echo(f"{html}: audit of {len(audit.nodes)} node(s), {len(page) / 1e3:.0f} kB", err=True)
+        write_out(html, html_page(audit).encode(), f"audit of {len(audit.nodes)} node(s)")
     if as_json:
         click.echo(json.dumps(audit.as_dict(), indent=1))
     elif not html:
@@ -225,8 +218,7 @@ def _drift(file: str) -> dict[str, list[str]]:
 
 
 def _show(audit: Audit) -> None:
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 160)
+    console = printer()
     if any(node.simulated for node in audit.nodes):
         console.print(Text("SIMULATED: hosts are stand-ins; nothing here says how real GPUs are", style="bold yellow"))
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
-from rich.console import Console
 
 from metalserve.catalogue.loader import load_gpus, load_prices
 from metalserve.catalogue.models import GpuSpec
 from metalserve.cli.cost_print import print_figures, print_result
+from metalserve.cli.files import json_object, printer, write_out
 from metalserve.economics.bench import from_bench
 from metalserve.economics.build import build, known_figures
 from metalserve.economics.comparison import Comparison, compare
@@ -25,7 +24,6 @@ from metalserve.economics.throughput import Throughput, from_plan, with_planned_
 from metalserve.economics.verdict import verdict, warnings
 from metalserve.errors import MetalserveError
 from metalserve.planning import hardware_by_name
-from metalserve.report.writing import write_whole
 
 _Step = tuple[float | None, int | None]
 """Load of a bench file, and the nodes behind the address; None: what the file says."""
@@ -70,24 +68,19 @@ def command(
     result with its source; those of the catalogue are dated, and old prices are told.
     """
     if list_prices:
-        print_figures(known_figures().values(), load_prices(), _console())
+        print_figures(known_figures().values(), load_prices(), printer())
         return
     if as_json and html == "-":
         raise click.UsageError("only one of --json and --html - can go to stdout")
     today = datetime.now(UTC).date()
     result = _result(config_file, flags, figures, (concurrency, bench_nodes), today)
     if html:
-        page = html_page(result).encode()
-        if html == "-":
-            sys.stdout.buffer.write(page)
-        else:
-            write_whole(Path(html), page)
-            click.echo(f"{html}: cost page, {len(page) / 1e3:.0f} kB", err=True)
+        write_out(html, html_page(result).encode(), "cost page")
     if as_json:
         said = {"verdict": verdict(result), "warnings": warnings(result)}
         click.echo(json.dumps({**result.as_dict(), **said}, indent=1))
     elif not html:
-        print_result(result, _console())
+        print_result(result, printer())
 
 
 def _result(
@@ -155,10 +148,10 @@ def _gpu(name: str) -> tuple[GpuSpec, int]:
 def _throughput(config: CostConfig, step: _Step) -> tuple[Throughput | None, str | None]:
     """Return the rate and, where its file says them, the GPUs."""
     if config.bench is not None:
-        found = from_bench(_json(config.bench), where=config.bench, concurrency=step[0], nodes=step[1])
+        found = from_bench(json_object(Path(config.bench)), where=config.bench, concurrency=step[0], nodes=step[1])
         return _divided(config, found), None
     if config.plan is not None:
-        data = _json(config.plan)
+        data = json_object(Path(config.plan))
         gpu = data.get("gpu")
         return from_plan(data, where=config.plan), gpu if isinstance(gpu, str) and re.match(r"\d+x", gpu) else None
     wanted = {"throughput.output_tok_s", "throughput.input_per_output"}
@@ -201,20 +194,3 @@ def _yaml(file: str) -> Any:
         raise MetalserveError(f"cannot be read: {error.strerror}", where=file) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MetalserveError(f"is no YAML: {error}", where=file) from error
-
-
-def _json(file: str) -> dict[str, Any]:
-    try:
-        data = json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MetalserveError(f"cannot be read: {error.strerror}", where=file) from error
-    except ValueError as error:
-        raise MetalserveError(f"is no JSON: {error}", where=file) from error
-    if not isinstance(data, dict):
-        raise MetalserveError("is not a JSON object", where=file)
-    return data
-
-
-def _console() -> Console:
-    terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 160)

@@ -10,6 +10,7 @@ import click
 from pydantic import ValidationError
 
 from metalserve.catalogue.loader import load_gpus
+from metalserve.cli.files import json_object
 from metalserve.cli.plan_host import LAST_RUN, target_of
 from metalserve.cli.plan_print import print_group, print_plan
 from metalserve.errors import MetalserveError
@@ -29,21 +30,11 @@ def read_model(text: str) -> tuple[ModelConfig, str]:
         shards = list(path.glob("*.safetensors"))
         total = sum(shard.stat().st_size for shard in shards) or None
         if total is None and index.is_file():
-            total = _json(index).get("metadata", {}).get("total_size")
-        return model_config_from(_json(path / "config.json"), weights_bytes=total), str(path.absolute())
+            total = json_object(index).get("metadata", {}).get("total_size")
+        return model_config_from(json_object(path / "config.json"), weights_bytes=total), str(path.absolute())
     if path.is_file():
-        return model_config_from(_json(path)), "MODEL"
+        return model_config_from(json_object(path)), "MODEL"
     return known_model(text), text
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MetalserveError(str(error), where=str(path)) from None
-    if not isinstance(value, dict):
-        raise MetalserveError("is not a JSON object", where=str(path))
-    return value
 
 
 _WORKLOAD = ("prompt_tokens", "answer_tokens", "concurrency", "tpot_ms", "ttft_ms")

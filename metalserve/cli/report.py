@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metalserve.cli.files import printer, write_out
 from metalserve.errors import MetalserveError
 from metalserve.report.diff import Difference, Way, compare
 from metalserve.report.diff_measured import TOLERANCES
@@ -23,7 +22,6 @@ from metalserve.report.page import html_page
 from metalserve.report.reading import read_report
 from metalserve.report.summary import summary_dict
 from metalserve.report.terminal import COLOURS, print_report, when
-from metalserve.report.writing import write_whole
 
 _Key = TypeVar("_Key")
 
@@ -72,13 +70,13 @@ def show(
     if [html, junit].count("-") + as_json > 1:
         raise click.UsageError("only one of --html -, --junit - and --json can go to stdout")
     if html:
-        _write(html, html_page(report).encode(), f"page of {_hosts(report)}")
+        write_out(html, html_page(report).encode(), f"page of {_hosts(report)}")
     if junit:
-        _write(junit, junit_xml(report), f"JUnit XML of {_hosts(report)}")
+        write_out(junit, junit_xml(report), f"JUnit XML of {_hosts(report)}")
     if as_json:
         click.echo(json.dumps(summary_dict(report), indent=1))
     elif not html and not junit:
-        print_report(report, _console(), everything=everything)
+        print_report(report, printer(), everything=everything)
 
 
 @command.command("diff")
@@ -148,7 +146,7 @@ def history(directory: str, as_json: bool) -> None:
         verdicts = Text(", ").join(Text(f"{n} {s}", style=COLOURS[s]) for s, n in row["verdicts"].items())
         words = Text.assemble(verdicts, " simulated" if row["simulated"] else "")
         table.add_row(when(row["started"]), str(row["hosts"]), words, Text(row["file"]))
-    _console().print(table)
+    printer().print(table)
 
 
 def _read(file: str) -> Report:
@@ -159,22 +157,8 @@ def _hosts(report: Report) -> str:
     return "1 host" if len(report.hosts) == 1 else f"{len(report.hosts)} hosts"
 
 
-def _write(where: str, content: bytes, what: str) -> None:
-    if where == "-":
-        sys.stdout.buffer.write(content)
-        return
-    write_whole(Path(where), content)
-    click.echo(f"{where}: {what}, {len(content) / 1e6:.2f} MB", err=True)
-
-
-def _console() -> Console:
-    # In a pipe nothing is wrapped: what reads it looks for lines.
-    terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=not terminal, width=None if terminal else 160)
-
-
 def _show_difference(found: Difference, before: Report, after: Report) -> None:
-    console = _console()
+    console = printer()
     console.print(Text(f"{when(before.started)} -> {when(after.started)}", style="dim"))
     for note, hosts in _together((note, host) for host, note in found.notes):
         console.print(Text(f"note: {_names(hosts)}{note}", style="yellow"))
