@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from metalserve.paths import ROOT
-from metalserve.weights.agent.config import SourceConfig, WantedFile
+from metalserve.weights.agent.config import Job, SourceConfig, WantedFile
 from metalserve.weights.agent.sigv4 import Keys, parse_keys, signed
-from metalserve.weights.agent.source import Source
+from metalserve.weights.agent.source import Source, source_of
 from metalserve.weights.agent.web import SourceError, same_origin, shown
 from tests.weights.standins.hub import Hub, serving_hub
 from tests.weights.standins.mirror import Mirror, serving_mirror
@@ -368,6 +368,20 @@ def test_pipes_and_directories_are_no_files(tmp_path: Path) -> None:
     for name in ("pipe", "directory"):
         with pytest.raises(SourceError):
             Source(SourceConfig("directory", str(tmp_path))).open(WantedFile(name, 0, "0" * 64))
+
+
+def test_a_jobs_secret_that_is_gone_is_none_and_one_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    def job(authorisation: str) -> Job:
+        return Job("k", "org/model", COMMIT, "/store", (), SourceConfig("http", "http://x"), authorisation)
+
+    (tmp_path / "secret").write_text("robot:secret\n")
+    request = source_of(job(str(tmp_path / "secret"))).request(wanted("config.json"))
+    assert request.get_header("Authorization") == BASIC
+    for none in ("", str(tmp_path / "gone")):
+        assert source_of(job(none)).request(wanted("config.json")).get_header("Authorization") is None
+    with pytest.raises(SourceError, match=r"cannot be read: .* -> run the weights role again") as caught:
+        source_of(job(str(tmp_path)))
+    assert caught.value.permanent and caught.value.what.startswith(f"{tmp_path}: ")
 
 
 def test_origins() -> None:

@@ -61,13 +61,7 @@ def _full(job: Job, store: Store, stop: threading.Event, quiet: bool) -> checks.
     with Progress(job.key + CHECK_SUFFIX, job.total, len(job.files), quiet=quiet, stop=stop) as progress:
         if not store.is_published():
             return checks.Report("full", state="absent")
-
-        def waiting(line: str) -> None:
-            progress.go_on()
-            if line:
-                progress.say(line)
-
-        with store.lock("check", shared=True, waiting=waiting):
+        with store.lock("check", shared=True, waiting=progress.waiting):
             return full_check(job, store, progress)
 
 

@@ -141,6 +141,16 @@ class Progress:
         if self.stop.is_set():
             raise Stopped
 
+    def waiting(self, line: str) -> None:
+        """Stand in a queue: `Store.lock` calls it with a line at first, and then with none until the lock is free.
+
+        Raises:
+            Stopped: the job is to stop.
+        """
+        self.go_on()
+        if line:
+            self.say(line)
+
     def snapshot(self) -> dict[str, Any]:
         """Return what the file has now."""
         now = time.monotonic()

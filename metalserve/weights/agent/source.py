@@ -15,10 +15,11 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
-from .config import SourceConfig, WantedFile
+from .config import Job, SourceConfig, WantedFile
 from .sigv4 import Keys, parse_keys, signed
 from .web import TIMEOUT_S, SourceError, build, refused, same_origin, send, shown
 
@@ -227,6 +228,23 @@ class Source:
             stream.close()
             raise
         return Opened(stream, start)
+
+
+def source_of(job: Job) -> Source:
+    """Return the source of a job, with its secret where there is one.
+
+    Raises:
+        SourceError: as `Source`, or the secret cannot be read.
+    """
+    secret = ""
+    try:
+        secret = Path(job.authorisation).read_text(encoding="utf-8") if job.authorisation else ""
+    except FileNotFoundError:
+        pass  # it lives for one staging; a source that wants none is read without it
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"{job.authorisation}: cannot be read: {error}"
+        raise SourceError(what, remedy="run the weights role again", permanent=True) from error
+    return Source(job.source, secret)
 
 
 def _basic(secret: str) -> str:

@@ -34,7 +34,7 @@ from .marker import (
     write_marker,
 )
 from .progress import Progress
-from .source import Source
+from .source import source_of
 from .store import HINTS, Store, free_bytes
 from .tree import SEALED_DIRECTORY, Tree, refuse_escape
 from .web import SourceError
@@ -88,12 +88,7 @@ def stage(job: Job, progress: Progress, *, repair: bool = False) -> dict[str, An
         return done
     store.make()
 
-    def waiting(line: str) -> None:
-        progress.go_on()
-        if line:
-            progress.say(line)
-
-    with store.lock("repair" if repair else "stage", waiting=waiting):
+    with store.lock("repair" if repair else "stage", waiting=progress.waiting):
         known: Mapping[str, Proved] = {}
         if repair and store.is_published():
             report = full_check(job, store, progress)
@@ -169,21 +164,10 @@ def _leave_swarm() -> None:
         module.leave()
 
 
-def _secret(job: Job) -> str:
-    if not job.authorisation:
-        return ""
-    try:
-        return Path(job.authorisation).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise AgentError(f"cannot be read: {error}", "run the weights role again", where=job.authorisation) from error
-
-
 def _fill(job: Job, store: Store, tree: Tree, known: Mapping[str, Proved], progress: Progress) -> dict[str, Proved]:
     hints = read_hints(tree)
     try:
-        source = Source(job.source, _secret(job))
+        source = source_of(job)
     except SourceError as error:
         raise AgentError(error.what, error.remedy) from None
     fetcher = Fetcher(source, Limiter(job.rate_bytes_s), progress)

@@ -21,7 +21,7 @@ from .engine import Node, Trouble
 from .fetch import Limiter
 from .progress import RUN, Progress
 from .shares import STREAMS, Feeder, Piece, Shares
-from .source import Source
+from .source import Source, source_of
 from .web import SourceError
 
 TICK_S = 0.2
@@ -59,7 +59,7 @@ def swarm(job: Job, partial: Path, lacking: Sequence[WantedFile], progress: Prog
     done = False
     have: Sequence[bool] = []
     try:
-        source = Source(job.source, _secret(job))
+        source = source_of(job)
         node = Node(job, partial, _run() / f"{job.key}.swarm", {each.path for each in lacking})
         done, have = _Filling(job, node, lacking, progress, source).run()
     except (Trouble, SourceError, RuntimeError) as trouble:
@@ -271,17 +271,6 @@ def _cut(partial: Path, lacking: Sequence[WantedFile], pieces: Sequence[Piece], 
 
 def _run() -> Path:
     return Path(os.environ.get("MS_RUN", RUN))
-
-
-def _secret(job: Job) -> str:
-    if not job.authorisation:
-        return ""
-    try:
-        return Path(job.authorisation).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise Trouble(f"cannot be read: {error}", "run the weights role again", where=job.authorisation) from None
 
 
 __all__ = ["leave", "seed", "swarm"]
