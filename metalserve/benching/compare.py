@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
-from metalserve.benching.results import percentile
+from metalserve.benching.results import percentile_of
 from metalserve.benching.statistics import BLOCK_S, Change, change, mean, paired_change
 from metalserve.errors import MetalserveError
 
@@ -57,11 +56,7 @@ def _step_change(a: Mapping[str, Any], b: Mapping[str, Any], figure: str) -> Cha
     key, _, point = figure.partition(".")
     values = [[value for value in step["samples"][key] if value is not None] for step in (a, b)]
     values = [each[:: len(each) // _MOST + 1] for each in values]
-    return change(values[0], values[1], partial(_percentile, int(point[1:])), rounds=_ROUNDS)
-
-
-def _percentile(percent: int, values: Sequence[float]) -> float:
-    return percentile(sorted(values), percent)
+    return change(values[0], values[1], percentile_of(int(point[1:])), rounds=_ROUNDS)
 
 
 def compare_blocks(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
-from metalserve.benching.results import percentile
+from metalserve.benching.results import percentile_of
 from metalserve.benching.statistics import BLOCK_S, Change, change, mean
 from metalserve.catalogue.clock_reasons import reason_named
 
@@ -35,14 +34,10 @@ def drift(
     changes = {"output_tokens_s": change(head, tail, mean, block=BLOCK_S)}
     for key, statistic in (("ttft_ms", 95), ("tpot_ms", 50)):
         parts = [_within(step["samples"], key, *part) for part in (first, last)]
-        changes[f"{key}_p{statistic}"] = change(parts[0], parts[1], partial(_percentile, statistic), rounds=500)
+        changes[f"{key}_p{statistic}"] = change(parts[0], parts[1], percentile_of(statistic), rounds=500)
     gpus = _gpus(telemetry, step["from_s"], edge, window)
     told = {key: found.as_dict() if found else None for key, found in changes.items()}
     return {"edge_s": round(edge, 1), "changes": told, "gpus": gpus, "says": _words(changes["output_tokens_s"], gpus)}
-
-
-def _percentile(percent: int, values: Sequence[float]) -> float:
-    return percentile(sorted(values), percent)
 
 
 def _within(samples: Mapping[str, Any], key: str, began: float, ended: float) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,6 +68,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
     low = math.floor(place)
     high = min(low + 1, len(values) - 1)
     return values[low] + (values[high] - values[low]) * (place - low)
+
+
+def percentile_of(percent: float) -> Callable[[Sequence[float]], float]:
+    """Return what gives a percentile of values in any order, for intervals of its change."""
+    return lambda values: percentile(sorted(values), percent)
 
 
 def spread(values: Iterable[float]) -> dict[str, float] | None:

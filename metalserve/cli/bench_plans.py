@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from metalserve.addresses import EVERYWHERE
 from metalserve.benching import compare as comparing
 from metalserve.benching.overrides import laid_over, overrides_of
 from metalserve.cli.bench_options import loaded, plan_of
@@ -105,7 +106,7 @@ def _endpoint(
     if settings.model is None:
         raise MetalserveError("serves no model", where=host, remedy="give it `model` settings")
     engine = settings.engine
-    address = engine.host if engine.host not in ("0.0.0.0", "::") else data.get("ssh_hostname") or host  # noqa: S104
+    address = engine.host if engine.host not in EVERYWHERE else data.get("ssh_hostname") or host
     address = f"[{address}]" if ":" in address else address
     key = resolve(engine.api_key).reveal() if engine.api_key is not None else None
     base = (url or f"http://{address}:{engine.port}").rstrip("/").removesuffix("/v1")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from metalserve.addresses import EVERYWHERE, LOOPBACK
 from metalserve.catalogue.vllm_flags import ArgProblem, Argument, read_args, takes_positional
 from metalserve.flags.command import Command, Option
 from metalserve.flags.environment_rules import ENV_FILE, variables
@@ -165,13 +166,12 @@ def _network(command: Command, arguments: list[Argument]) -> Iterator[Found]:
     keyed = "--api-key" in given or bool(command.having("--env-file"))
     keyed = keyed or any(variable.name == "VLLM_API_KEY" for variable in variables(command))
     host = given["--host"].values[0] if "--host" in given and given["--host"].values else None
-    loopback = {"127.0.0.1", "localhost", "::1"}
     if host_network:
         for option in published:
             message = "-p does nothing with --network host: the port is the host's already"
             problem = ArgProblem("container", "-p", message, "drop it", "warning")
             yield Found(problem, partial(_drop, option=option), "-p is dropped")
-        if not keyed and host not in loopback and (host is None or host in {"0.0.0.0", "::"}):  # noqa: S104 - a word
+        if not keyed and host not in LOOPBACK and (host is None or host in EVERYWHERE):
             message = "with --network host and no --host the API answers everybody, without a key"
             problem = ArgProblem("container", "--host", message, "give --host and a key (VLLM_API_KEY)", "warning")
             yield Found(problem, _with_key, f"VLLM_API_KEY comes from {ENV_FILE}", "VLLM_API_KEY")
@@ -179,7 +179,7 @@ def _network(command: Command, arguments: list[Argument]) -> Iterator[Found]:
     port = given["--port"].values[0] if "--port" in given and given["--port"].values else "8000"
     for option in published:
         outside, _, inside = (option.value or "").rpartition(":")
-        if not keyed and outside.rpartition(":")[0] not in loopback:
+        if not keyed and outside.rpartition(":")[0] not in LOOPBACK:
             message = "the port is published on every address of the host, and no key is asked for"
             problem = ArgProblem("container", "-p", message, "set VLLM_API_KEY, or publish 127.0.0.1:PORT", "warning")
             yield Found(problem, _with_key, f"VLLM_API_KEY comes from {ENV_FILE}", "VLLM_API_KEY")
@@ -189,7 +189,7 @@ def _network(command: Command, arguments: list[Argument]) -> Iterator[Found]:
             problem = ArgProblem("container", "-p", message, f"publish {outside or port}:{port}", "warning")
             new = Option("-p", f"{outside or port}:{port}", (word("-p"), word(f"{outside or port}:{port}")))
             yield Found(problem, partial(_swap, option=option, new=new), f"-p leads to {port}")
-    if published and host in loopback:
+    if published and host in LOOPBACK:
         message = f"--host {host} inside the container is out of reach of the published port"
         problem = ArgProblem("container", "--host", message, "drop --host", "warning")
         at = given["--host"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from metalserve.addresses import joined
 from metalserve.catalogue.dcgm_metrics import load_dcgm_metrics
 from metalserve.driver.packages import fabric_packages
 from metalserve.monitoring import paths
-from metalserve.monitoring.targets import joined
 from metalserve.releases import Release
 from metalserve.settings import HostSettings
 from metalserve.weights.store import place_of

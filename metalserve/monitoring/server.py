@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from metalserve.addresses import joined
 from metalserve.monitoring import paths
 from metalserve.monitoring.model import Options
-from metalserve.monitoring.targets import JOBS, joined
+from metalserve.monitoring.targets import JOBS
 from metalserve.secrets import resolve
 from metalserve.settings.monitoring import MonitoringServerSettings, ReceiverSettings
 

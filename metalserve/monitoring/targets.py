@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from metalserve.addresses import EVERYWHERE, LOOPBACK, joined
 from metalserve.errors import MetalserveError
 from metalserve.settings import HostSettings
 
 JOBS = ("node", "gpu", "engine", "router")
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,6 @@ def listen_address(name: str, settings: HostSettings, reached_at: str) -> str:
     )
 
 
-def joined(address: str, port: int) -> str:
-    """Return address and port as one word."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 def scrape_targets(
     hosts: Sequence[Watched], *, own: str, before: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, list[dict[str, Any]]]:
@@ -104,10 +98,10 @@ def out_of_reach(hosts: Sequence[Watched], *, own: str) -> list[str]:
     for host in sorted(hosts, key=lambda each: each.name):
         if host.settings.monitoring is None or host.name == own:
             continue
-        if host.settings.model is not None and host.settings.engine.host in _LOOPBACK:
+        if host.settings.model is not None and host.settings.engine.host in LOOPBACK:
             found.append(f"{host.name}: engine.host is {host.settings.engine.host}")
         router = host.settings.router
-        if router is not None and router.metrics_address in _LOOPBACK:
+        if router is not None and router.metrics_address in LOOPBACK:
             found.append(f"{host.name}: router.metrics_address is {router.metrics_address}")
     return found
 
@@ -129,8 +123,8 @@ def _endpoints(host: Watched, own: str, before: Mapping[str, Sequence[Mapping[st
     found = {"node": [joined(address, monitoring.node_port)], "engine": _engines(host, own, before)}
     if monitoring.gpu_exporter and _has_gpus(host, before):
         found["gpu"] = [joined(address, monitoring.gpu_port)]
-    if router is not None and (host.name == own or router.metrics_address not in _LOOPBACK):
-        where = address if router.metrics_address in _EVERYWHERE else router.metrics_address
+    if router is not None and (host.name == own or router.metrics_address not in LOOPBACK):
+        where = address if router.metrics_address in EVERYWHERE else router.metrics_address
         found["router"] = [joined(where, router.metrics_port)]
     return found
 
@@ -143,13 +137,13 @@ def _has_gpus(host: Watched, before: Mapping[str, Sequence[Mapping[str, Any]]]) 
 
 def _engines(host: Watched, own: str, before: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     engine = host.settings.engine
-    if host.settings.model is None or (host.name != own and engine.host in _LOOPBACK):
+    if host.settings.model is None or (host.name != own and engine.host in LOOPBACK):
         return []
     if host.replicas is None and engine.replicas is None:
         return _had(host.name, "engine", before)
     numbers = host.replicas if host.replicas is not None else range(engine.replicas or 0)
     listens = engine.host
-    if listens in _EVERYWHERE:
+    if listens in EVERYWHERE:
         listens = host.address if host.name != own else "127.0.0.1"
     return [joined(listens, engine.port + number) for number in numbers]
 

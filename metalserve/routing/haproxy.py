@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from metalserve.addresses import joined
 from metalserve.routing.backends import AFFINITY, Facts, backends, entry, pool_blocks
 from metalserve.routing.paths import CERTIFICATE, CLIENT_KEYS, SERVERS, SOCKET
 from metalserve.routing.pools import Pool
@@ -106,7 +107,7 @@ def _frontend(router: RouterSettings, pools: Sequence[Pool], facts: Facts) -> li
     gets = [path for path in router.paths if path in _GETS]
     lines = [
         "frontend api",
-        f"bind {_bind(router.address, router.port)}{tls}",
+        f"bind {joined(router.address, router.port)}{tls}",
         "unique-id-format %[uuid()]",
         "unique-id-header X-Request-Id",
         f"log-format {quoted(LOG)}",
@@ -189,7 +190,7 @@ def _choice(pools: Sequence[Pool], facts: Facts, posts: bool, gets: bool) -> lis
 def _metrics(router: RouterSettings) -> list[str]:
     return [
         "frontend metrics",
-        f"bind {_bind(router.metrics_address, router.metrics_port)}",
+        f"bind {joined(router.metrics_address, router.metrics_port)}",
         "no log",
         "http-request use-service prometheus-exporter if { path /metrics }",
         "http-request return status 404",
@@ -200,14 +201,10 @@ def _redirect(router: RouterSettings) -> list[str]:
     port = "" if router.port == 443 else f":{router.port}"
     return [
         "frontend plain",
-        f"bind {_bind(router.address, router.redirect_port or 80)}",
+        f"bind {joined(router.address, router.redirect_port or 80)}",
         "no log",
         f"http-request redirect location https://%[req.hdr(host),field(1,:)]{port}%[pathq] code 308",
     ]
-
-
-def _bind(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 __all__ = ["Facts", "configuration"]

@@ -8,11 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from metalserve.addresses import EVERYWHERE, LOOPBACK
 from metalserve.errors import MetalserveError
 from metalserve.settings import HostSettings, RouterSettings
-
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -183,14 +181,14 @@ def _ports(peer: Peer, before: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
 def _address(peer: Peer, own: str) -> str:
     listens = peer.settings.engine.host
     if peer.name == own:
-        return listens if listens not in _EVERYWHERE else "127.0.0.1" if listens == _EVERYWHERE[0] else "::1"
-    if listens in _LOOPBACK:
+        return listens if listens not in EVERYWHERE else "127.0.0.1" if listens == EVERYWHERE[0] else "::1"
+    if listens in LOOPBACK:
         raise MetalserveError(
             f"{peer.name}: engine.host is {listens}, which this router cannot reach",
             where="router",
             remedy="give engine.host an address of the network between them, or leave the host out by router.hosts",
         )
-    address = listens if listens not in _EVERYWHERE else peer.address
+    address = listens if listens not in EVERYWHERE else peer.address
     if not re.fullmatch(r"[0-9A-Za-z:.-]+", address):
         raise MetalserveError(
             f"{peer.name}: {address!r} is no address at which the router could reach it",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from metalserve.addresses import LOOPBACK
 from metalserve.settings.gpus import gpu_contradictions
 from metalserve.settings.monitoring import monitoring_contradictions, monitoring_warnings
 from metalserve.settings.router import router_contradictions, router_warnings
@@ -114,7 +115,7 @@ def _group(settings: HostSettings) -> list[Problem]:
     found: list[Problem] = []
     if engine.replicas is not None and engine.replicas > 1:
         found.append(("engine.replicas", f"{engine.replicas}, but the hosts of a group run one engine together"))
-    if engine.host in _LOOPBACK:
+    if engine.host in LOOPBACK:
         found.append(("engine.host", f"{engine.host}: the other hosts of the group ask the head whether it serves"))
     if engine.port in (group.master_port, group.state_port):
         found.append(
@@ -124,9 +125,6 @@ def _group(settings: HostSettings) -> list[Problem]:
             )
         )
     return found
-
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def open_to_all(host: str) -> bool:
@@ -142,7 +140,7 @@ def warnings(settings: HostSettings) -> list[str]:
     """Return what is allowed but should be known, each `key: what`."""
     found: list[str] = []
     engine, model = settings.engine, settings.model
-    if model is not None and engine.api_key is None and engine.host not in _LOOPBACK:
+    if model is not None and engine.api_key is None and engine.host not in LOOPBACK:
         found.append(
             f"engine.api_key: none is set and the API listens on {engine.host}: anyone who reaches it may use it"
         )

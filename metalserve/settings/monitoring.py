@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from metalserve.addresses import EVERYWHERE
 from metalserve.settings.common import AbsolutePath, Positive, Section, problem
 from metalserve.settings.repositories import RepositorySettings
 from metalserve.settings.secret import SecretRef
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 Severity = Literal["critical", "warning", "info"]
 Port = Annotated[int, Field(ge=1, le=65535)]
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
 
 
 def _plain(value: str) -> str:
@@ -158,7 +158,7 @@ def monitoring_warnings(settings: HostSettings) -> list[str]:
     if monitoring is None:
         return []
     found: list[str] = []
-    if monitoring.address in _EVERYWHERE or (monitoring.address and ip_address(monitoring.address).is_global):
+    if monitoring.address in EVERYWHERE or (monitoring.address and ip_address(monitoring.address).is_global):
         found.append(
             "monitoring.address: metrics and Prometheus ask for no key, and anyone who reaches this address reads them"
         )

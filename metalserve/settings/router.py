@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from metalserve.addresses import EVERYWHERE, LOOPBACK
 from metalserve.settings.common import AbsolutePath, Positive, Section, problem
 from metalserve.settings.secret import SecretRef
 
@@ -214,7 +215,7 @@ def router_warnings(settings: HostSettings) -> list[str]:
     router = settings.router
     if router is None:
         return []
-    local = router.address in ("127.0.0.1", "::1", "localhost")
+    local = router.address in LOOPBACK
     found: list[str] = []
     if not router.keys and not local:
         found.append("router.keys: none is set: the router asks for no key, only engines with engine.api_key do")
@@ -222,7 +223,7 @@ def router_warnings(settings: HostSettings) -> list[str]:
         found.append("router.tls: none is set, so clients' keys and prompts travel as plain text")
     if router.tls is not None and router.tls.self_signed:
         found.append("router.tls.self_signed: clients cannot tell this router from another")
-    if router.metrics_address in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+    if router.metrics_address in EVERYWHERE:
         found.append("router.metrics_address: the metrics name hosts and models, and anyone may read them")
     return found
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from metalserve.addresses import EVERYWHERE
 from metalserve.hardware.parsers.metrics import FIGURES
 from metalserve.paths import FILES
 
@@ -139,7 +140,7 @@ def sampling_script(*, address: str, port: int, interval_s: float) -> str:
         "MS_LIMIT": str(LIMIT_S),
         "MS_FIELDS": ",".join(GPU_FIELDS),
         "MS_METRICS": "|".join(names),
-        "MS_ADDRESS": "127.0.0.1" if address in ("0.0.0.0", "::", "") else address,  # noqa: S104 - any address
+        "MS_ADDRESS": "127.0.0.1" if address in (*EVERYWHERE, "") else address,
         "MS_PORT": str(port),
     }
     given = "\n".join(f"{key}={shlex.quote(value)}" for key, value in values.items())

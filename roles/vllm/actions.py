@@ -23,7 +23,7 @@ from roles.vllm.paths import (
     unit_name,
     unit_path,
 )
-from roles.vllm.replacing import GROUP_UNIT, exports
+from roles.vllm.replacing import GROUP_UNIT, exports, running
 from roles.vllm.unit import EngineUnit
 
 
@@ -62,7 +62,7 @@ def _written(observed: Observation, unit: EngineUnit, digest: str) -> bool:
 
 
 def _begun(observed: Observation, unit: EngineUnit, digest: str) -> bool:
-    if _active(observed, unit.replica):
+    if running(observed, unit.replica):
         return True
     # A part of a group answers when all of them do; that is waited for when every host was begun with.
     found, replacing = observed.units.get(unit_name(unit.replica)), observed.units.get(GROUP_UNIT)
@@ -116,13 +116,8 @@ systemctl restart $stuck || {
 """
 
 
-def _active(observed: Observation, replica: int) -> bool:
-    found = observed.units.get(unit_name(replica))
-    return found is not None and found.active == "active"
-
-
 def _not_stuck(observed: Observation, replica: int, port: int, model: str) -> bool:
-    if not _active(observed, replica):
+    if not running(observed, replica):
         return True  # not running is the unit's own business
     answer = answers(observed).get(port, Answer(port))
     return answer.serves(model) or answer.busy(model)

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from metalserve.hardware.parsers.jsontext import words
 from metalserve.hardware.parsers.text import ParseError, clean, first_line, pci_address
 from metalserve.hardware.values import NvmeDrive
 
@@ -77,17 +78,13 @@ def _drive(namespace: dict[str, Any], controller: dict[str, Any], device: str) -
         raise ParseError(f"nvme list: {device[:60]!r} is no device")
     return NvmeDrive(
         device=device,
-        model=_text(controller.get("ModelNumber")),
-        serial=_text(controller.get("SerialNumber")),
-        firmware=_text(controller.get("Firmware")),
+        model=words(controller.get("ModelNumber")),
+        serial=words(controller.get("SerialNumber")),
+        firmware=words(controller.get("Firmware")),
         size_bytes=_whole(namespace.get("PhysicalSize")),
         used_bytes=_whole(namespace.get("UsedBytes")),
         pci=pci_address(str(controller.get("Address") or "")),
     )
-
-
-def _text(value: object) -> str | None:
-    return (value.strip() or None) if isinstance(value, str) else None
 
 
 def _whole(value: object) -> int | None:
