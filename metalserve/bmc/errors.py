@@ -23,3 +23,8 @@ class BmcError(MetalserveError):
         self.status = status
         self.sent = sent
         super().__init__(what, where=where, remedy=remedy)
+
+
+def not_named(where: str, remedy: str) -> BmcError:
+    """Return the refusal to change a system of which nobody said that it is the host's."""
+    return BmcError("nothing is changed on a system that was not named", where=where, remedy=remedy)

@@ -23,7 +23,7 @@ from metalserve.bmc.client import (
     PowerSeen,
     Readings,
 )
-from metalserve.bmc.errors import BmcError
+from metalserve.bmc.errors import BmcError, not_named
 from metalserve.secrets import Secret
 from metalserve.settings.bmc import BmcSettings
 
@@ -100,9 +100,7 @@ class IpmiBmc:
 
     def _proven(self) -> None:
         if not self.identity().proven:
-            raise BmcError(
-                "nothing is changed on a system that was not named", where=self.where, remedy="set bmc.serial"
-            )
+            raise not_named(self.where, "set bmc.serial")
 
     def power(self) -> Power:
         """Read the power state."""

@@ -25,7 +25,7 @@ from metalserve.bmc.client import (
     Readings,
 )
 from metalserve.bmc.connector import OPERATION_S, Connector
-from metalserve.bmc.errors import BmcError
+from metalserve.bmc.errors import BmcError, not_named
 from metalserve.bmc.finding import Found, find
 from metalserve.bmc.login import Login
 from metalserve.catalogue.bmc_quirks import Behaviour, load_bmc_quirks
@@ -111,11 +111,8 @@ class RedfishBmc:
         found = self.found()
         if not found.proven:
             serial = str(found.body.get("SerialNumber") or "") or "unknown"
-            raise BmcError(
-                "nothing is changed on a system that was not named",
-                where=self.where,
-                remedy=f"set bmc.serial (this one says {serial}) or bmc.uuid in the inventory",
-            )
+            remedy = f"set bmc.serial (this one says {serial}) or bmc.uuid in the inventory"
+            raise not_named(self.where, remedy)
         return self._root.get_system(found.path)
 
     def behaviour(self) -> Behaviour:
