@@ -12,6 +12,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+KINDS = ("release", "driver", "rack", "switch", "model", "xid")
+"""In the order in which they are blamed where the numbers cannot tell them apart: what people change first, then what
+hosts hang on, then what they serve; last what they show. Our own."""
+
 SYMPTOMS = ("xid",)
 """Kinds that only hosts in trouble have: compared with other hosts that were in trouble, not with the whole fleet."""
 
@@ -26,14 +30,15 @@ class Factor:
     """A value that bad hosts share.
 
     Attributes:
-        kind: "release", "driver", "rack", "switch", "model", "xid".
+        kind: one of `KINDS`.
         value: as the inventory or the evidence gives it.
         bad: bad hosts with it.
         bad_known: bad hosts of which the kind is known.
         fleet: hosts of the fleet with it, the bad ones too; for symptoms: hosts seen unhealthy before, and these.
         fleet_known: such hosts of which the kind is known.
-        chance: probability that as many or more would be among the bad ones by chance, corrected for the number of
-            factors looked at; at most 1.
+        p: probability that as many or more would be among the bad ones by chance.
+        chance: the same, corrected for the number of factors looked at; at most 1. On a fleet of a few hosts it is 1
+            for all of them.
         alike: other factors of exactly the same hosts: they cannot be told apart.
     """
 
@@ -43,6 +48,7 @@ class Factor:
     bad_known: int
     fleet: int
     fleet_known: int
+    p: float
     chance: float
     alike: tuple[str, ...] = ()
 
@@ -76,20 +82,23 @@ def common(
     """
     whole = _over(fleet, bad)
     troubled = _over(earlier or {}, bad)
-    pairs = sorted({(kind, value) for factors in bad.values() for kind, value in factors.items()})
+    pairs = sorted({(kind, value) for factors in bad.values() for kind, value in factors.items()}, key=_rank)
     found: dict[tuple[bool, frozenset[str], frozenset[str]], Factor] = {}
     for kind, value in pairs:
         symptom = kind in SYMPTOMS
         pool = troubled if symptom else whole
         bad_known, bad_with = _having(bad, kind, value)
         known, having = _having(pool, kind, value)
-        chance = min(1.0, len(pairs) * tail(len(bad_with), len(bad_known), len(having), len(known)))
-        factor = Factor(kind, value, len(bad_with), len(bad_known), len(having), len(known), chance)
+        p = tail(len(bad_with), len(bad_known), len(having), len(known))
+        chance = min(1.0, len(pairs) * p)
+        factor = Factor(kind, value, len(bad_with), len(bad_known), len(having), len(known), p, chance)
         first = found.setdefault((symptom, bad_with, having), factor)
         if first is not factor:
             alike = (*first.alike, f"{kind} {value}")
-            found[symptom, bad_with, having] = replace(first, chance=max(first.chance, chance), alike=alike)
-    return sorted(found.values(), key=lambda f: (not f.explains, f.chance, -f.bad, f.kind, f.value))
+            found[symptom, bad_with, having] = replace(
+                first, p=max(first.p, p), chance=max(first.chance, chance), alike=alike
+            )
+    return sorted(found.values(), key=lambda f: (not f.explains, _alike(f.p), -f.bad, _rank((f.kind, f.value))))
 
 
 def in_common(factors: Iterable[Factor]) -> str:
@@ -105,7 +114,7 @@ def in_common(factors: Iterable[Factor]) -> str:
     others = [factor for factor in listed if factor.kind not in SYMPTOMS]
     if not others:
         return f"nothing in common that sets them apart{signs}"
-    nearest = max(others, key=lambda f: (f.bad / f.bad_known, -f.chance))
+    nearest = max(others, key=lambda f: (f.bad / f.bad_known, -_alike(f.p)))
     return f"nothing in common that sets them apart; the nearest: {nearest.in_words()}{signs}"
 
 
@@ -132,6 +141,16 @@ def _over(fleet: Mapping[str, Factors], bad: Mapping[str, Factors]) -> dict[str,
 def _having(hosts: Mapping[str, Factors], kind: str, value: str) -> tuple[frozenset[str], frozenset[str]]:
     known = frozenset(host for host, factors in hosts.items() if kind in factors)
     return known, frozenset(host for host in known if hosts[host][kind] == value)
+
+
+def _rank(factor: tuple[str, str]) -> tuple[int, str, str]:
+    kind, value = factor
+    return KINDS.index(kind) if kind in KINDS else len(KINDS), kind, value
+
+
+def _alike(p: float) -> float:
+    """Return a probability by which to order: equal ones are equal, however they were computed."""
+    return float(f"{p:.9g}")
 
 
 def _probability(chance: float) -> str:

@@ -50,6 +50,32 @@ def test_factors_of_the_same_hosts_cannot_be_told_apart() -> None:
     assert first.in_words().startswith("rack r1 = switch s1 (9 of 9 bad hosts, 10 of 40 of the fleet;")
 
 
+def test_on_a_fleet_of_four_the_tie_is_decided_by_what_is_rarer() -> None:
+    """The model, which comes first in the alphabet, all have; the rack only the bad ones. Both chances are 1."""
+    every = {f"h{n}": {"model": "m", "rack": "r1" if n < 3 else "r2", "switch": f"s{n}"} for n in range(4)}
+    bad = {f"h{n}": every[f"h{n}"] for n in range(3)}
+    listed = common(bad, every)
+    assert {factor.chance for factor in listed} == {1.0}
+    assert (listed[0].kind, listed[0].p) == ("rack", pytest.approx(1 / 4))
+    assert "the nearest: rack r1 (3 of 3 bad hosts, 3 of 4 of the fleet; chance alone does that" in in_common(listed)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("release", "driver"), ("driver", "rack"), ("rack", "switch"), ("switch", "model")]
+)
+def test_what_the_numbers_cannot_tell_apart_is_in_the_order_of_the_kinds(first: str, second: str) -> None:
+    """Two factors of as many hosts each, but not of the same ones: people's changes are named before hardware."""
+    every: dict[str, dict[str, str]] = {f"h{n}": {first: "new" if n in (0, 1) else "old"} for n in range(5)}
+    for n, factors in enumerate(every.values()):
+        factors[second] = "new" if n in (1, 2) else "old"
+    listed = common({f"h{n}": every[f"h{n}"] for n in range(3)}, every)
+    assert [(f.kind, f.value) for f in listed if f.value == "new"] == [(first, "new"), (second, "new")]
+    assert in_common(listed).startswith(f"nothing in common that sets them apart; the nearest: {first} new (2 of 3")
+    same = {f"h{n}": {second: "x", first: "y"} if n < 3 else {second: "a", first: "b"} for n in range(5)}
+    (only,) = common({f"h{n}": same[f"h{n}"] for n in range(3)}, same)
+    assert only.in_words().startswith(f"{first} y = {second} x (3 of 3 bad hosts")
+
+
 def test_a_symptom_is_compared_with_what_failed_before() -> None:
     every = fleet()
     bad = {f"h{n:04}": {**every[f"h{n:04}"], "xid": "79"} for n in range(0, 200, 20)}
