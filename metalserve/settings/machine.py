@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from metalserve.settings.common import AbsolutePath, Positive, Section, Url, problem
+from metalserve.settings.common import AbsolutePath, Positive, Section, problem
 
 
 class ExpectSettings(Section):
@@ -39,9 +39,6 @@ class HostBaseSettings(Section):
     sysctl: dict[str, str] = Field(default_factory=dict, description="kernel parameters, merged over the role's own")
     nofile: int = Field(1048576, ge=1024, description="open files a process may have")
     memlock: str = Field("unlimited", description="memory a process may lock: 'unlimited' or KiB")
-    distribution_mirror: Url | None = Field(
-        None, description="base URL of the distribution's packages; None keeps the host's own sources"
-    )
 
     @field_validator("timezone")
     @classmethod
