@@ -13,7 +13,6 @@ from metalserve.lab.layout import MAX_HOSTS, Layout
 from metalserve.lab.system import read_json
 
 FLEETS = Path(__file__).resolve().parent / "fleets"
-PROFILES = Path(__file__).resolve().parent / "profiles"
 
 Suite = Literal["bookworm", "trixie"]
 

@@ -49,15 +49,6 @@ def down(layout: Layout) -> None:
         run(["ip", "netns", "delete", layout.namespace], check=False)
 
 
-def port_state(layout: Layout, port: str) -> str:
-    """Return `up`, `down` or `absent` for a host's port on the bridge."""
-    done = run(["ip", "-n", layout.namespace, "-json", "link", "show", port], check=False)
-    if done.returncode != 0:
-        return "absent"
-    flags = json.loads(done.stdout)[0].get("flags", [])
-    return "up" if "UP" in flags else "down"
-
-
 def set_port(layout: Layout, port: str, *, connected: bool) -> bool:
     """Plug or unplug a host's cable; False when the host has no port now (it is not running)."""
     done = run(["ip", "-n", layout.namespace, "link", "set", port, "up" if connected else "down"], check=False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Protocol
 
 from metalserve.errors import MetalserveError
@@ -55,27 +53,6 @@ class Crew(Protocol):
 
     def wait(self) -> tuple[str, Ended]:
         """Wait for one of them to end, and return how it did."""
-
-
-class Threads:
-    """A thread a host. They end with the process: what they leave open, the next run takes over."""
-
-    def __init__(self) -> None:
-        self._ended: SimpleQueue[tuple[str, Ended]] = SimpleQueue()
-
-    def start(self, host: str, work: Callable[[], Attempt]) -> None:
-        """Begin with a host; returns at once."""
-        threading.Thread(target=self._run, args=(host, work), name=f"recover {host}", daemon=True).start()
-
-    def wait(self) -> tuple[str, Ended]:
-        """Wait for one of them to end, and return how it did."""
-        return self._ended.get()
-
-    def _run(self, host: str, work: Callable[[], Attempt]) -> None:
-        try:
-            self._ended.put((host, work()))
-        except BaseException as error:  # told to who waits, so that a broken recovery does not go unseen
-            self._ended.put((host, error))
 
 
 def recover_fleet(

@@ -169,9 +169,7 @@ def _reset_all(subjects: Sequence[Subject]) -> str:
 
 def _reset_gpu(subjects: Sequence[Subject]) -> str:
     gpus = [s.name for s in subjects if s.kind == "gpu"]
-    wrong = next(
-        (g for g in gpus if not re.fullmatch(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]", g)), None
-    )
+    wrong = next((g for g in gpus if not _PCI.fullmatch(g)), None)
     if wrong is not None:
         raise MetalserveError(f"{wrong!r} is no PCI address of a GPU")
     return _reset(f" -i {','.join(gpus)}" if gpus else "")

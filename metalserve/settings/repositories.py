@@ -21,9 +21,6 @@ NVIDIA_CUDA_KEY_DEBIAN13 = "02182E60104FCDC26EAE1B8597A5D4CB8793F200"
 Source: the repository directory of debian13 (8793F200.pub stands there, 3bf863cc.pub does not) and reviews of it.
 """
 
-DOCKER_KEY = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
-"""Fingerprint of Docker's release key. Source: docs.docker.com/engine/install/debian."""
-
 
 class KeySettings(Section):
     """The key that signs a repository: where to get it and what it must be."""

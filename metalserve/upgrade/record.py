@@ -21,11 +21,10 @@ KEPT = 20
 """Finished upgrades that the record keeps."""
 
 Step = Literal["drain", "free", "install", "reload", "reboot", "start", "verify"]
+"""In their order; `reboot` only where `reload` cannot do it."""
+
 Direction = Literal["forward", "back"]
 Result = Literal["", "done", "rolled back"]
-
-STEPS: tuple[Step, ...] = ("drain", "free", "install", "reload", "reboot", "start", "verify")
-"""In their order; `reboot` only where `reload` cannot do it."""
 
 
 class Past(Section):

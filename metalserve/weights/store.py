@@ -68,11 +68,6 @@ def list_digest(manifest: Manifest) -> str:
     return hashlib.sha256(file_list(manifest).encode()).hexdigest()
 
 
-def source_url(model: ModelSettings) -> str:
-    """Return the base URL of the model's files, as model hubs lay them out."""
-    return f"{model.source}/{model.name}/resolve/{model.revision}"
-
-
 def inspect_command(place: ModelPlace) -> str:
     """Return the shell command whose output `inspect` reads; no byte of a model is read by it.
 

@@ -33,9 +33,6 @@ LAUNCHES = "/var/lib/metalserve/launch"
 LOADS = "/var/lib/metalserve/loads.jsonl"
 """The last 200 starts of the host's engines, a line of JSON each (`metalserve.weights.loads`)."""
 
-STATES = "/run/metalserve/engines"
-"""What the watch says of each engine."""
-
 UNVERIFIED = "/var/lib/metalserve/unverified"
 """A node that was just made from a template has it (metalserve/templates/firstboot.py), and the gate starts nothing."""
 

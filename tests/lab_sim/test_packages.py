@@ -14,7 +14,7 @@ import pytest
 from metalserve.lab.packages import MARK, build_packages, build_repository, deb_architecture
 from metalserve.lab.packages.driver import DRIVERS
 from metalserve.lab.packages.model import LAB_BIN
-from metalserve.lab.packages.table import UBUNTU_NAMES, all_packages
+from metalserve.lab.packages.table import all_packages
 from metalserve.lab.repository import SigningKey, signing_key
 from metalserve.lab.sim_setup import TOOLS
 
@@ -54,11 +54,6 @@ def test_tools_that_packages_call_exist() -> None:
     }
     assert called
     assert called <= set(TOOLS)
-
-
-def test_ubuntu_names_belong_to_packages() -> None:
-    names = {package.name for package in all_packages("6.1.0-test")}
-    assert all(set(table) <= names for table in UBUNTU_NAMES.values())
 
 
 @pytest.fixture(scope="module")

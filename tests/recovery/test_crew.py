@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from queue import SimpleQueue
 
 import pytest
 
 from metalserve.errors import MetalserveError
-from metalserve.recovery.crew import Threads, Turn, recover_fleet
+from metalserve.recovery.crew import Ended, Turn, recover_fleet
 from metalserve.recovery.values import Attempt
 
 LIMIT = 3
@@ -15,6 +17,27 @@ LIMIT = 3
 
 def attempt(host: str) -> Attempt:
     return Attempt(1, host, "g", "me", (), (), "reboot", "", 0.0, 1.0, "recovered")
+
+
+class Threads:
+    """A crew of threads; the one that recovers real hosts has greenlets, which need hosts."""
+
+    def __init__(self) -> None:
+        self._ended: SimpleQueue[tuple[str, Ended]] = SimpleQueue()
+
+    def start(self, host: str, work: Callable[[], Attempt]) -> None:
+        """Begin with a host; returns at once."""
+        threading.Thread(target=self._run, args=(host, work), name=f"recover {host}", daemon=True).start()
+
+    def wait(self) -> tuple[str, Ended]:
+        """Wait for one of them to end, and return how it did."""
+        return self._ended.get()
+
+    def _run(self, host: str, work: Callable[[], Attempt]) -> None:
+        try:
+            self._ended.put((host, work()))
+        except BaseException as error:  # told to who waits, so that a broken recovery does not go unseen
+            self._ended.put((host, error))
 
 
 class Busy:

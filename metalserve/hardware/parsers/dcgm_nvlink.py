@@ -9,7 +9,6 @@ from metalserve.hardware.parsers.text import ParseError, clean, first_line
 
 _ENTITY = re.compile(r"\s*(gpuId|physicalId|switchId|nvSwitchId) (\d{1,6}):?\s*(.*)")
 _LETTERS = re.compile(r"\s*([UDX_](?:\s+[UDX_]){0,143})\s*")
-_KEY = re.compile(r"Key: Up=U, Down=D, Disabled=X, Not Supported=_")
 
 
 @dataclass(frozen=True, slots=True)

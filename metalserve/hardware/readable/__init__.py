@@ -17,7 +17,7 @@ from metalserve.hardware.readable.machine import MACHINE_KINDS
 from metalserve.hardware.readable.measured import MEASURED_KINDS
 from metalserve.hardware.readable.smi import SMI_KINDS
 
-__all__ = ["KINDS", "SCHEMA", "Kind", "candidates", "detect", "read_any"]
+__all__ = ["KINDS", "SCHEMA", "Kind", "candidates", "read_any"]
 
 SCHEMA: Final = 1
 """Version of the JSON objects; raised when a key changes its meaning or goes away, not when one is added."""
@@ -84,12 +84,3 @@ def read_any(text: str) -> tuple[Kind, dict[str, Any]]:
     if failure:
         raise ParseError(f"nvidia-smi failed ({failure.state}): {failure.message}")
     raise ParseError(f"kind not recognised; the text begins with {first_line(text)!r}", remedy="name the kind")
-
-
-def detect(text: str) -> Kind:
-    """Return the kind of a text.
-
-    Raises:
-        ParseError: no kind can read it.
-    """
-    return read_any(text)[0]

@@ -21,24 +21,3 @@ def all_packages(kernel_release: str, architecture: str = "amd64") -> list[Packa
     found += other_packages()
     found += kernel_packages(kernel_release, architecture)
     return found
-
-
-UBUNTU_NAMES: dict[str, dict[str, str]] = {
-    "580": {
-        "libcuda1": "libnvidia-compute-580",
-        "nvidia-kernel-open-dkms": "nvidia-dkms-580-open",
-        "nvidia-kernel-dkms": "nvidia-dkms-580",
-        "nvidia-smi": "nvidia-utils-580",
-        "nvidia-open": "nvidia-open-580",
-        "cuda-drivers": "cuda-drivers-580",
-    },
-    "595": {
-        "libcuda1": "libnvidia-compute",
-        "nvidia-kernel-open-dkms": "nvidia-dkms-open",
-        "nvidia-kernel-dkms": "nvidia-dkms",
-        "nvidia-smi": "nvidia-utils",
-        "nvidia-open": "nvidia-open",
-        "cuda-drivers": "cuda-drivers",
-    },
-}
-"""Debian name -> name in NVIDIA's repository for Ubuntu, by branch: suffixed up to 580, plain from 590 on."""

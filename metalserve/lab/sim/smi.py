@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from . import smi_apps, smi_q, smi_query, smi_topo
@@ -253,8 +252,3 @@ def _table(lab: Lab, rows: list[Gpu], persistence: bool, out: Out) -> None:
     out("|" + "=" * 89 + "|")
     out("|  No running processes found" + " " * 61 + "|")
     out(full)
-
-
-def to_stderr(line: str) -> None:
-    """Print a line to stderr."""
-    sys.stderr.write(line + "\n")
