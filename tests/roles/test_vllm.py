@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from metalserve.desired.diff import difference
 from metalserve.desired.model import Desired, File, NotYetKnown
@@ -26,74 +23,12 @@ from roles.vllm.launch import planned
 from roles.vllm.paths import SCRIPTS
 from roles.vllm.unit import quoted
 from roles.weights import references
+from tests.roles.engines import DOCKER, UUID, answer, host, serving
 from tests.roles.helpers import a_file, after, changes, make_node, unit
-from tests.roles.test_weights import FILES, KEY, MANIFEST, PUBLISHED, REVISION, referring
-from tests.verify.simulated import SimulatedHost
+from tests.roles.models import FILES, KEY, REVISION, referring
 
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
 IMAGE_SHA256 = "c" * 64
-DOCKER = {"docker.io": "26.1.5+dfsg1-9", "systemd": "257.9-1"}
-UUID = "GPU-0000000{}-0000-0000-0000-000000000000"
 UNIT = "/etc/systemd/system/metalserve-vllm-{}.service"
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> str:
-    path = tmp_path / "manifest.yaml"
-    path.write_text(yaml.safe_dump(MANIFEST.model_dump()))
-    return str(path)
-
-
-def answer(port: int, name: str = "org/model", text: str = "Paris") -> str:
-    models = json.dumps({"data": [{"id": name}]})
-    completion = json.dumps({"choices": [{"text": text}]})
-    return f"@engine {port}\nhealth 200 \nmodels 200 {models}\ncompletion 200 {completion}\n"
-
-
-def host(
-    manifest: str,
-    profile: str = "l40s-4",
-    engine: dict[str, Any] | None = None,
-    sections: dict[str, str | Section] | None = None,
-    **more: Any,
-) -> Node:
-    simulated = SimulatedHost(Path(manifest).parent, profile)
-    known = json.loads(Path(simulated.path("profile.json")).read_text())
-    for number, slot in enumerate(known["gpus"]):
-        slot["uuid"] = UUID.format(number)
-    Path(simulated.path("profile.json")).write_text(json.dumps(known))
-    return make_node(
-        settings={
-            "model": {"name": "org/model", "revision": REVISION, "manifest": manifest},
-            "engine": engine or {},
-        },
-        packages=more.pop("packages", DOCKER),
-        sections={
-            **simulated.sections(),
-            "weights-store": PUBLISHED,
-            "weights-references": referring("inventory", f"vllm-{KEY}"),
-            "model-config": json.dumps(CONFIG),
-            "engine-image": "sha256:1234\n",
-            **(sections or {}),
-        },
-        **more,
-    )
-
-
-def serving(node: Node, ports: range, **sections: str) -> Node:
-    told = {"engine-answers": "".join(answer(port) for port in ports), **sections}
-    wishes = role.install(node), role.configure(node), role.watched(node), role.serve(node)
-    return after(node, *wishes, sections=told)
 
 
 def all_changes(node: Node) -> list[str]:

@@ -16,10 +16,8 @@ from metalserve.verify.finding import worst
 from roles.vllm import desired as role
 from roles.vllm.launch import planned
 from roles.vllm.paths import BEACON_SOCKET, BEACON_SOCKET_PATH
+from tests.roles.engines import answer, host
 from tests.roles.helpers import after, changes, unit, with_hardware
-from tests.roles.test_vllm import answer, host, manifest
-
-__all__ = ["manifest"]
 
 ADDRESSES = """\
 1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever

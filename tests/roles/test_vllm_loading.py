@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
@@ -17,18 +15,11 @@ from metalserve.verify.finding import worst
 from roles.vllm import desired as role
 from roles.vllm import image, loading
 from roles.vllm.launch import planned
+from tests.roles.engines import UUID, host, serving
 from tests.roles.helpers import changes
-from tests.roles.test_vllm import UUID, host, serving
-from tests.roles.test_weights import MANIFEST, REVISION
+from tests.roles.models import REVISION
 
 ONE = {"replicas": 1}
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> str:
-    path = tmp_path / "manifest.yaml"
-    path.write_text(yaml.safe_dump(MANIFEST.model_dump()))
-    return str(path)
 
 
 def started(node: Node, seconds: float, weights: float, load_format: str = "auto", **more: Any) -> str:

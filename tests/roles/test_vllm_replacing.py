@@ -22,11 +22,9 @@ from metalserve.hardware.section import Section
 from roles.vllm import desired as role
 from roles.vllm import records
 from roles.vllm.paths import CACHE
+from tests.roles.engines import DOCKER, UUID, answer, host, serving
 from tests.roles.helpers import after, changes, make_node, unit, with_hardware
-from tests.roles.test_vllm import DOCKER, UUID, answer, host, manifest, serving
-from tests.roles.test_weights import REVISION
-
-__all__ = ["manifest"]
+from tests.roles.models import REVISION
 
 
 def served(node: Node, replicas: int) -> Node:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,48 +23,17 @@ from metalserve.errors import MetalserveError
 from metalserve.verify.finding import worst
 from metalserve.weights.agent.config import read_job
 from metalserve.weights.host import PACKAGE, agent_files, config_path, job_of, secret_path
-from metalserve.weights.manifest import Manifest
 from metalserve.weights.observed import forgotten_command
-from metalserve.weights.store import inspect, list_digest
+from metalserve.weights.store import inspect
 from metalserve.weights.units import timer_name, unit_name
 from roles.weights import desired as role
 from roles.weights import references
 from tests.roles.helpers import BOOTED, a_file, after, changes, make_node, unit
+from tests.roles.models import KEY, MANIFEST, PUBLISHED, REVISION, referring, status
 
-REVISION = "ab" * 20
-FILES = [
-    {"path": "config.json", "size": 10, "sha256": "a" * 64},
-    {"path": "model 1.safetensors", "size": 5 * 2**30, "sha256": "b" * 64},
-]
-MANIFEST = Manifest.model_validate({"repository": "org/model", "revision": REVISION, "files": FILES})
-KEY = f"org--model-{REVISION[:12]}"
 MARKER = f"/srv/models/org--model/{REVISION}/.metalserve-manifest"
-
-
-def status(state: str, **more: Any) -> str:
-    """Return what the agent says of the store."""
-    there = {"absent": 0, "partial": 2**30}.get(state, MANIFEST.total)
-    data = {"format": 1, "state": state, "what": "", "bytes_there": there, "list": ""}
-    listed = {"list": list_digest(MANIFEST)} if state == "published" else {}
-    return "@@agent\n" + json.dumps({**data, **listed, **more}) + "\n"
-
-
-PUBLISHED = status("published")
 MOUNTED = json.dumps({"filesystems": [{"target": "/srv/models", "source": "/dev/nvme0n1", "fstype": "xfs"}]})
 SPACE = "Filesystem 1-blocks Used Available Capacity Mounted on\n/dev/nvme0n1 {0} 1 {0} 1% /srv/models\nwritable\n"
-
-
-def referring(*names: str, revision: str = REVISION) -> str:
-    """Return what the agent says of references to the model, by name."""
-    rows = [{"name": name, "repository": "org/model", "revision": revision, "since": 1} for name in names]
-    return "".join(json.dumps({"format": 1, **row}) + "\n" for row in rows)
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> str:
-    path = tmp_path / "manifest.yaml"
-    path.write_text(yaml.safe_dump(MANIFEST.model_dump()))
-    return str(path)
 
 
 def host(
