@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
+from metalserve.catalogue.vllm_arguments import ArgProblem, read_args
+from metalserve.catalogue.vllm_check import check_args
 from metalserve.catalogue.vllm_conflicts import conflicts
-from metalserve.catalogue.vllm_flags import ArgProblem, check_args, read_args
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release, check_release, load_release, release_warnings
 from metalserve.secrets import SecretError, resolve

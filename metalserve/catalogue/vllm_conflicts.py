@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from metalserve.catalogue.vllm_flags import ArgProblem, Argument, load_flags
+from metalserve.catalogue.vllm_arguments import ArgProblem, Argument
+from metalserve.catalogue.vllm_flags import load_flags
 from metalserve.paths import CATALOGUE
 from metalserve.yaml_text import read_yaml
 

@@ -12,7 +12,8 @@ import re
 from functools import cache
 from typing import Any
 
-from metalserve.catalogue.vllm_flags import ArgProblem, version_key
+from metalserve.catalogue.vllm_arguments import ArgProblem
+from metalserve.catalogue.vllm_flags import version_key
 from metalserve.paths import CATALOGUE
 
 SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)$|PASSWORD", re.IGNORECASE)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from metalserve.catalogue.vllm_arguments import ArgProblem, read_args
 from metalserve.catalogue.vllm_conflicts import Conflict, conflicts
-from metalserve.catalogue.vllm_flags import ArgProblem, known_releases, read_args, version_key
+from metalserve.catalogue.vllm_flags import known_releases, version_key
 from metalserve.errors import MetalserveError
 from metalserve.flags.command import Command
 from metalserve.flags.compose import read_pasted

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from metalserve.catalogue.vllm_flags import Entry
+from metalserve.catalogue.vllm_check import Entry
 from metalserve.flags.shell import Statement, Word, statements, word
 
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from metalserve.addresses import EVERYWHERE, LOOPBACK
-from metalserve.catalogue.vllm_flags import ArgProblem, Argument, read_args, takes_positional
+from metalserve.catalogue.vllm_arguments import ArgProblem, Argument, read_args
+from metalserve.catalogue.vllm_check import takes_positional
 from metalserve.flags.command import Command, Option
 from metalserve.flags.environment_rules import ENV_FILE, variables
 from metalserve.flags.found import Found

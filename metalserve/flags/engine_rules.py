@@ -10,16 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from metalserve.catalogue.vllm_flags import (
-    SECRET_FLAGS,
-    Argument,
-    Flag,
-    check_args,
-    load_flags,
-    read_args,
-    takes_positional,
-    words_instead,
-)
+from metalserve.catalogue.vllm_arguments import SECRET_FLAGS, Argument, read_args
+from metalserve.catalogue.vllm_check import check_args, takes_positional
+from metalserve.catalogue.vllm_flags import Flag, load_flags, words_instead
 from metalserve.flags.command import Command
 from metalserve.flags.found import Found, looks_secret
 from metalserve.flags.shell import Word

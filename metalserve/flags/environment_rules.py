@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from metalserve.catalogue.vllm_arguments import SECRET_FLAGS, ArgProblem, Argument, read_args
 from metalserve.catalogue.vllm_environment import NAMES_OF_OLD, SECRET_NAME, check_variable
-from metalserve.catalogue.vllm_flags import SECRET_FLAGS, ArgProblem, Argument, read_args
 from metalserve.flags.command import ASSIGNMENT, Command, Option
 from metalserve.flags.found import Found, looks_secret
 from metalserve.flags.shell import Statement, Word, word

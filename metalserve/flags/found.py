@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from metalserve.catalogue.vllm_flags import ArgProblem
+from metalserve.catalogue.vllm_arguments import ArgProblem
 from metalserve.flags.command import Command
 
 Fix = Callable[[Command], Command]

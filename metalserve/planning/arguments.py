@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from metalserve.catalogue.vllm_flags import (
-    FIRST_POSITIONAL_RELEASE,
-    ArgProblem,
-    FlagCatalogue,
-    check_args,
-    normalise,
-    read_args,
-    version_key,
-)
+from metalserve.catalogue.vllm_arguments import ArgProblem, read_args
+from metalserve.catalogue.vllm_check import FIRST_POSITIONAL_RELEASE, check_args
+from metalserve.catalogue.vllm_flags import FlagCatalogue, normalise, version_key
 from metalserve.planning.model import ModelConfig
 from metalserve.planning.profile import Workload, against, profile_arguments
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metalserve.catalogue.vllm_flags import FlagCatalogue, read_args, version_key
+from metalserve.catalogue.vllm_arguments import read_args
+from metalserve.catalogue.vllm_flags import FlagCatalogue, version_key
 from metalserve.catalogue.vllm_profiles import Avoided, ProfileFlag, load_profile
 from metalserve.planning.model import ModelConfig
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metalserve.catalogue.vllm_flags import Flag, FlagCatalogue, check_args, known_releases, load_flags
+from metalserve.catalogue.vllm_check import check_args
+from metalserve.catalogue.vllm_flags import Flag, FlagCatalogue, known_releases, load_flags
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from metalserve.catalogue.loader import load_gpus
-from metalserve.catalogue.vllm_flags import check_args
+from metalserve.catalogue.vllm_check import check_args
 from metalserve.desired.model import NotYetKnown
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError

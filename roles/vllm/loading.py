@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from metalserve.catalogue.vllm_flags import check_args, normalise
+from metalserve.catalogue.vllm_check import check_args
+from metalserve.catalogue.vllm_flags import normalise
 from metalserve.desired.node import Node
 from metalserve.errors import MetalserveError
 from metalserve.releases import Release

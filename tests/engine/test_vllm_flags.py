@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metalserve.catalogue.vllm.trim import trim
-from metalserve.catalogue.vllm_flags import check_args, known_releases, load_flags
+from metalserve.catalogue.vllm_check import check_args
+from metalserve.catalogue.vllm_flags import known_releases, load_flags
 from metalserve.errors import MetalserveError
 from metalserve.lab.engine.standin.arguments import build_parser
 from metalserve.paths import CATALOGUE

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from metalserve.catalogue.loader import load_gpus
-from metalserve.catalogue.vllm_flags import check_args
+from metalserve.catalogue.vllm_check import check_args
 from metalserve.cli import root
 from metalserve.planning.known import known_models
 from tests.planning.conftest import Planning

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metalserve.catalogue.loader import load_gpus
-from metalserve.catalogue.vllm_flags import check_args
+from metalserve.catalogue.vllm_check import check_args
 from metalserve.planning import hardware_by_name
 from metalserve.planning.known import known_model, known_models
 from metalserve.planning.multinode import HEAD, GroupPlan, plan_group

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from metalserve.catalogue.vllm_flags import check_args, known_releases, load_flags
+from metalserve.catalogue.vllm_check import check_args
+from metalserve.catalogue.vllm_flags import known_releases, load_flags
 from metalserve.catalogue.vllm_profiles import load_profile
 from metalserve.errors import MetalserveError
 from metalserve.planning.known import known_model

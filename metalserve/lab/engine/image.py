@@ -6,7 +6,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from metalserve.catalogue.vllm_flags import FIRST_POSITIONAL_RELEASE, load_flags, version_key
+from metalserve.catalogue.vllm_check import FIRST_POSITIONAL_RELEASE
+from metalserve.catalogue.vllm_flags import load_flags, version_key
 from metalserve.lab.engine.archive import tar_of, write_docker_archive, write_tar
 from metalserve.lab.engine.base import base_layer
 from metalserve.paths import CATALOGUE, lab_directory
