@@ -12,7 +12,7 @@ from metalserve.hardware.node import node_hardware
 from metalserve.hardware.section import Section
 from metalserve.verify.finding import Finding
 from metalserve.verify.health import check_gpus
-from tests.hardware.test_captures import INDEX, ROOT
+from tests.hardware.captures import INDEX, ROOT
 
 pytestmark = pytest.mark.skipif(not INDEX, reason="the captures are not here (METALSERVE_CAPTURES)")
 

@@ -6,7 +6,7 @@ import pytest
 
 from metalserve.watching.frames import Section
 from metalserve.watching.sample import engines_of, gpus_of
-from tests.hardware.test_captures import ROOT
+from tests.hardware.captures import ROOT
 
 QUERIES = sorted(ROOT.glob("query-gpu-csv/*.csv"))
 METRICS = sorted(ROOT.glob("vllm-metrics/*vllm*.txt"))
