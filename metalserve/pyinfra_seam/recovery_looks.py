@@ -12,7 +12,7 @@ from metalserve.pyinfra_seam.outofband import OutOfBand
 from metalserve.pyinfra_seam.recovery_sessions import Sessions
 from metalserve.pyinfra_seam.sessions import Answer
 from metalserve.recovery.bundle import DEADLINE_S, Token, collecting_script
-from metalserve.recovery.keeping import keep_bmc, keep_bundle, plain
+from metalserve.recovery.keeping import file_name, keep_bmc, keep_bundle
 from metalserve.recovery.look import Seen, see, unpacked
 from metalserve.recovery.ports import Looked
 from metalserve.report.writing import write_whole
@@ -90,7 +90,7 @@ class Looks:
             return Looked(True, True, None, None, words=f"no evidence: {error.what}")
         self._seen[host] = seen
         if seen.serials and not seen.serials.items() <= known.items():
-            write_whole(self._keep / f"{plain(host)}-gpus.json", json.dumps({**known, **seen.serials}).encode())
+            write_whole(self._keep / f"{file_name(host)}-gpus.json", json.dumps({**known, **seen.serials}).encode())
         model = self.sessions.settings[host].model is not None
         serving = seen.serving if seen.tokens else not model
         well = serving is True and seen.verdict.rung == "nothing"
@@ -110,7 +110,7 @@ class Looks:
         return str(path)
 
     def _serials(self, host: str) -> dict[str, str]:
-        path = self._keep / f"{plain(host)}-gpus.json"
+        path = self._keep / f"{file_name(host)}-gpus.json"
         try:
             return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
         except (OSError, ValueError, AttributeError):

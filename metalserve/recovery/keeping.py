@@ -28,7 +28,7 @@ def keep_bundle(directory: Path, host: str, bundle: bytes) -> Path:
     Raises:
         MetalserveError: it cannot be written.
     """
-    return _written(directory / f"{plain(host)}-{_stamp()}.tar.gz", with_verify(bundle, host))
+    return _written(directory / f"{file_name(host)}-{_stamp()}.tar.gz", with_verify(bundle, host))
 
 
 def keep_bmc(directory: Path, host: str, files: Mapping[str, str]) -> Path:
@@ -43,7 +43,7 @@ def keep_bmc(directory: Path, host: str, files: Mapping[str, str]) -> Path:
         MetalserveError: it cannot be written.
     """
     tar = tar_of("evidence", {name: text.encode() for name, text in files.items()})
-    return _written(directory / f"{plain(host)}-{_stamp()}-bmc.tar.gz", tar)
+    return _written(directory / f"{file_name(host)}-{_stamp()}-bmc.tar.gz", tar)
 
 
 def tar_of(top: str, files: Mapping[str, bytes], mtime: int = 0) -> bytes:
@@ -63,7 +63,7 @@ def tar_of(top: str, files: Mapping[str, bytes], mtime: int = 0) -> bytes:
     return stream.getvalue()
 
 
-def plain(name: str) -> str:
+def file_name(name: str) -> str:
     """Return a name that is safe as a file's: host names of an inventory may hold "@" and "/"."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "_"
 

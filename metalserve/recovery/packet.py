@@ -16,7 +16,7 @@ from metalserve import __version__
 from metalserve.errors import MetalserveError
 from metalserve.hardware.node import NodeHardware
 from metalserve.hardware.parsers.text import decode
-from metalserve.recovery.keeping import plain, tar_of
+from metalserve.recovery.keeping import file_name, tar_of
 from metalserve.recovery.opening import files_of
 from metalserve.recovery.packet_page import concerning, page
 from metalserve.recovery.parts import machine_of, parts_of
@@ -59,7 +59,7 @@ def write_packet(
     kept: dict[str, bytes] = {}
     looks: list[tuple[str, Verdict | str]] = []
     for number, path in enumerate(evidence, 1):
-        where = f"evidence/{number:02}-{plain(_stem(path))}"
+        where = f"evidence/{number:02}-{file_name(_stem(path))}"
         try:
             for name, content in _members(path):
                 content = scrubbed(content)
@@ -77,7 +77,7 @@ def write_packet(
     kept["README.txt"] = scrubbed(f"{text}\nWritten by metalserve {__version__}.\n".encode())
     kept["manifest.sha256"] = "".join(f"{hashlib.sha256(kept[n]).hexdigest()}  {n}\n" for n in sorted(kept)).encode()
     ended = attempt.ended if attempt.ended is not None else attempt.begun
-    name = f"rma-{plain(attempt.host)}-{attempt.id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(ended))}"
+    name = f"rma-{file_name(attempt.host)}-{attempt.id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(ended))}"
     target = directory / f"{name}.tar.gz"
     write_whole(target, gzip.compress(tar_of(name, kept, int(ended)), compresslevel=6, mtime=0))
     return target
@@ -88,7 +88,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     taken: set[str] = set()
     for where, content in files_of(str(path)):
         inside = where.removeprefix(str(path)).lstrip(":/") or path.name
-        name = "/".join(plain(part) for part in inside.split("/") if part not in ("", ".", "..")) or "file"
+        name = "/".join(file_name(part) for part in inside.split("/") if part not in ("", ".", "..")) or "file"
         name = name.removeprefix("evidence/")
         while name in taken:
             name += "_"

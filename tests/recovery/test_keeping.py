@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from metalserve.errors import MetalserveError
-from metalserve.recovery.keeping import keep_bmc, keep_bundle, plain, tar_of
+from metalserve.recovery.keeping import file_name, keep_bmc, keep_bundle, tar_of
 from metalserve.recovery.last_verify import NAME
 from metalserve.report.history import HISTORY, keep
 
@@ -54,7 +54,7 @@ def test_the_same_values_give_the_same_bytes() -> None:
     ("name", "file"), [("gpu-01.example", "gpu-01.example"), ("../../etc", "_.._etc"), ("..", "_"), ("", "_")]
 )
 def test_a_name_cannot_leave_its_directory(name: str, file: str) -> None:
-    assert plain(name) == file
+    assert file_name(name) == file
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
