@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from metalserve.audit.evidence import Evidence, Latest
+from metalserve.audit.known import Known
 from metalserve.audit.record import Item, item, nothing
 from metalserve.releases import Release
 from metalserve.report.identity import gpu_spec
 from metalserve.report.model import gpu_name
 from metalserve.report.values import line, mapping, mappings, whole
 from metalserve.settings import HostSettings
-
-if TYPE_CHECKING:
-    from metalserve.audit.assemble import Known
 
 _SERVED = re.compile(r"(?P<name>\S+)@(?P<revision>[0-9a-f]{7,40})\b")
 _DOCKER = re.compile(r"version (\S+)")

@@ -13,8 +13,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from metalserve.audit.assemble import Known, assemble
+from metalserve.audit.assemble import assemble
 from metalserve.audit.evidence import Evidence, evidence_of
+from metalserve.audit.known import Known
 from metalserve.audit.page import html_page
 from metalserve.audit.record import Audit, NodeRecord
 from metalserve.catalogue.loader import load_gpus

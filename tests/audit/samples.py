@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from metalserve.audit.assemble import Known
 from metalserve.audit.evidence import Evidence, evidence_of
+from metalserve.audit.known import Known
 from metalserve.catalogue.loader import load_cuda_drivers, load_gpus
 from metalserve.pyinfra_seam.report import Failure, HostReport, RunReport
 from metalserve.releases import judge_release, load_release

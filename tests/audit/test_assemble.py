@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from metalserve.audit.assemble import Known, assemble
+from metalserve.audit.assemble import assemble
+from metalserve.audit.known import Known
 from metalserve.audit.record import STATES, Audit, NodeRecord
 from metalserve.pyinfra_seam.report import HostReport
 from metalserve.releases import load_release
