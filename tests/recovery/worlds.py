@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.recovery.memory import InMemory
 from metalserve.catalogue.causes import load_causes
 from metalserve.catalogue.ladder import load_ladder
+from metalserve.recovery.conduct import recover_host
 from metalserve.recovery.ports import Done, Hands, Looked, Remembers
+from metalserve.recovery.rules import Rules
 from metalserve.recovery.values import Attempt, Outcome, Proof, Step, Subject
 from metalserve.recovery.verdict import Found, Verdict
 
 height = load_causes().height
 GPU = Subject("gpu", "0000:09:00.0", "1650123000001")
 NEW_BOOT = ("reboot", "power-cycle", "reimage")
+RULES = Rules(reimage=True)
 
 
 def found(cause_id: str) -> Found:
@@ -235,3 +239,9 @@ def without_a_look_between(log: Sequence[tuple[str, str]]) -> list[tuple[str, st
         elif kind == "look":
             last = ""
     return pairs
+
+
+def run(world: World, store: InMemory | None = None, rules: Rules = RULES) -> Attempt:
+    """Recover a world's one host."""
+    store = store or InMemory()
+    return recover_host("h1", TestHands(world, store), store, rules, world.clock, group="gpus", actor="me")
