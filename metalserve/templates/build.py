@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,6 @@ from metalserve.templates.manifest import (
     DISK,
     BaseSystem,
     Boot,
-    FileEntry,
     Inputs,
     Kernel,
     Manifest,
@@ -40,29 +40,23 @@ from metalserve.templates.manifest import (
     moment,
 )
 from metalserve.templates.packages import TSV, packages_of_root, write_tsv
+from metalserve.templates.packing import pack_all
 from metalserve.templates.rootfs import make_rootfs, run_logged
-from metalserve.templates.sbom import write_sbom
+from metalserve.templates.sbom import what_it_reads, write_sbom
 from metalserve.templates.sbom_subject import Subject
 from metalserve.templates.shelf import Build, Shelf
 from metalserve.templates.signing import secret_key_path
 from metalserve.templates.since import write_changes
 from metalserve.templates.spec import TemplateSpec
+from metalserve.templates.steps import Step, no_step
 from metalserve.templates.toolroot import ToolRoot
 from metalserve.trees.debian import remove_tree
 from metalserve.trees.image import STAND_INS, command_in_image
 from metalserve.trees.system import PACKAGE_OF, held
 
-Step = Callable[[str], AbstractContextManager[object]]
-"""Shows a step of the work while it runs."""
-
 _MIB = 1 << 20
 _SPARE_MIB = 1024
 _PROGRAMS = {"unshare": "util-linux", "setpriv": "util-linux", "mmdebstrap": "mmdebstrap", "mount": "mount"}
-
-
-def no_step(title: str) -> AbstractContextManager[object]:
-    """Show nothing."""
-    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -147,27 +141,32 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
                     remedy="this is a fault of a role: a node made from it would be changed by each run",
                 )  # fmt: skip
     check_unchanged(root, archive)
-    with step("packages and SBOM"):
+    with step("packages"):
         out = place / "out"
         out.mkdir()
         installed = packages_of_root(root)
         write_tsv(installed, out / TSV)
         subject = Subject(spec.name, inputs.digest, spec.os.distribution, spec.os.release, archive.epoch)
-        write_sbom(root, installed, subject, out)
+        # from a copy, for cleaning takes the lists of packages away while the SBOM is being written
+        seen = what_it_reads(root, installed, subject, place / "sbom")
     boot = Boot(chain=spec.chain, unsigned_modules=unsigned(foreign_modules(root, runner(root))))
     base = BaseSystem(distribution=spec.os.distribution, release=spec.os.release)
     kernel = Kernel(package=spec.kernel.package or "by file", version=kernel_release(root))
     build = build_name(created, inputs)
-    with step("changes since the build before"):
-        parts = parts_of(base, spec.architecture, kernel, spec.release, inputs, archive.epoch)
-        side = Side(build, parts, tuple(installed))
-        write_changes(shelf, spec.name, side, root, out, rpm=spec.os.family == "dnf")
-    with step("cleaned and checked"):
-        clean(root, spec.os, archive.mirrors)
-        furnish(spec, root, identity, inputs.digest, archive.epoch)
-        _check(spec, root, identity, archive, place)
-        settle_times(root, archive.epoch)
-    raw = _pack(pack.Packer(spec, identity, archive.epoch, tools, place), out, step)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        sbom = beside.submit(write_sbom, seen, installed, subject, out)
+        with step("changes since the build before"):
+            parts = parts_of(base, spec.architecture, kernel, spec.release, inputs, archive.epoch)
+            side = Side(build, parts, tuple(installed))
+            write_changes(shelf, spec.name, side, root, out, rpm=spec.os.family == "dnf")
+        with step("cleaned and checked"):
+            clean(root, spec.os, archive.mirrors)
+            furnish(spec, root, identity, inputs.digest, archive.epoch)
+            _check(spec, root, identity, archive, place)
+            settle_times(root, archive.epoch)
+        raw = pack_all(pack.Packer(spec, identity, archive.epoch, tools, place), out, step)
+        with step("SBOM"):
+            sbom.result()
     manifest = Manifest(
         schema=1, name=spec.name, build=build, created=created,
         source_date_epoch=archive.epoch, inputs=inputs,
@@ -220,22 +219,6 @@ def _check(spec: TemplateSpec, root: Path, identity: pack.Identity, archive: Arc
             where=spec.name,
             remedy=f"{len(wrong)} in all; build with --keep and look at {root}",
         )
-
-
-def _pack(packer: pack.Packer, out: Path, step: Step) -> FileEntry:
-    with step("disk"):
-        if packer.spec.chain == "uki":
-            packer.uki()
-        packer.disk()
-    with step("compressed"):
-        raw = packer.compress()
-        packer.qcow2()
-        packer.tar()
-    for name in pack.artefacts(packer.spec):
-        (packer.place / name).rename(out / name)
-        (out / name).chmod(0o644)
-    (packer.place / pack.RAW).unlink()
-    return raw
 
 
 def check_machine(spec: TemplateSpec) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,35 @@ def write_sbom(root: Path, packages: Sequence[Package], subject: Subject, direct
         _complete(packages, documents)
     for name, document in zip((CYCLONEDX, SPDX), documents, strict=True):
         write_whole(directory / name, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+_READ = ("var/lib/dpkg/status", "var/lib/dpkg/arch-native", "var/lib/apt/extended_states", "var/lib/apt/lists")
+"""What debsbom reads of a root beside copyright files. Source: debsbom 0.10, generate/generate.py, apt/copyright.py."""
+
+
+def what_it_reads(root: Path, packages: Sequence[Package], subject: Subject, place: Path) -> Path:
+    """Return a root that gives the same SBOM and that nobody changes, so that `write_sbom` can run beside other work.
+
+    Args:
+        root: the image's root.
+        packages: what is installed in it.
+        subject: what the SBOM is about.
+        place: where a copy is made; rpm's database needs none, since no later step of a build touches it.
+    """
+    if subject.distribution == "rocky":
+        return root
+    top = root.resolve()
+    for name in (*_READ, *(f"usr/share/doc/{package.name}/copyright" for package in packages)):
+        source = (root / name).resolve()
+        if not source.exists() or not source.is_relative_to(top):  # a link that leads out of the tree
+            continue
+        target = place / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+        else:
+            shutil.copy2(source, target)
+    return place
 
 
 def _by_debsbom(root: Path, subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:

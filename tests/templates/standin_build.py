@@ -18,6 +18,7 @@ from metalserve.templates import pack
 from metalserve.templates.archive import Archive
 from metalserve.templates.manifest import DISK, FileEntry, file_entry, moment
 from metalserve.templates.spec import TemplateSpec, load_spec
+from metalserve.templates.steps import Step
 from metalserve.templates.toolroot import ToolRoot
 from metalserve.trees.mirrors import Mirrors
 from metalserve.trees.system import run
@@ -49,7 +50,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, *, fill: Callable[[Path], object] 
         for name in ("sbom.cdx.json", "sbom.spdx.json"):
             (directory / name).write_text("{}\n")
 
-    def packed(packer: pack.Packer, out: Path, step: building.Step) -> FileEntry:
+    def packed(packer: pack.Packer, out: Path, step: Step) -> FileEntry:
         raw = packer.place / pack.RAW
         raw.write_bytes(b"disk" * 1000)
         run(["zstd", "-q", "-3", raw, "-o", packer.place / DISK])
@@ -67,6 +68,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, *, fill: Callable[[Path], object] 
     monkeypatch.setattr(building, "make_rootfs", make_rootfs)
     monkeypatch.setattr(building, "write_sbom", sbom)
     monkeypatch.setattr(building, "runner", lambda root: listed)
-    monkeypatch.setattr(building, "_pack", packed)
+    monkeypatch.setattr(building, "pack_all", packed)
     # builds are named by the second
     monkeypatch.setattr(building, "moment", lambda: moment(BEGIN + timedelta(seconds=next(numbers))))

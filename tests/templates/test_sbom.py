@@ -9,7 +9,7 @@ import pytest
 
 from metalserve.templates.manifest import TemplateError
 from metalserve.templates.packages import Package, packages_of_root
-from metalserve.templates.sbom import CYCLONEDX, SPDX, write_sbom
+from metalserve.templates.sbom import CYCLONEDX, SPDX, what_it_reads, write_sbom
 from metalserve.templates.sbom_rpm import from_packages, read_licences
 from metalserve.templates.sbom_subject import Subject
 
@@ -49,6 +49,25 @@ def test_a_debian_root_gives_the_same_documents_twice(tmp_path: Path, root: Path
     assert spdx["documentNamespace"] == DEBIAN.namespace
     assert spdx["creationInfo"]["created"] == "2025-11-13T02:13:20Z"
     assert str(root) not in first[0].decode() + first[1].decode()
+
+
+def test_the_copy_that_is_read_beside_other_work_gives_the_same_documents(tmp_path: Path, root: Path) -> None:
+    licence = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nLicense: MIT\n"
+    for name in ("dpkg", "package-1"):
+        (root / "usr/share/doc" / name).mkdir(parents=True)
+        (root / "usr/share/doc" / name / "copyright").write_text(f"{licence}Copyright: 2020 {name}\n")
+    (root / "usr/share/doc/package-2").symlink_to("package-1")
+    (tmp_path / "copyright").write_text(licence.replace("MIT", "of-the-machine-that-builds"))
+    (root / "usr/share/doc/package-3").symlink_to(tmp_path)
+    whole = documents(tmp_path / "one", root)
+    copy = what_it_reads(root, packages_of_root(root), DEBIAN, tmp_path / "copy")
+    (root / "var/lib/dpkg/status").unlink()
+    assert not (copy / "usr/share/doc/package-3").exists()
+    listed = sorted(str(path.relative_to(copy)) for path in copy.rglob("copyright"))
+    assert listed == [f"usr/share/doc/{name}/copyright" for name in ("dpkg", "package-1", "package-2")]
+    write_sbom(copy, packages_of_root(copy), DEBIAN, tmp_path)
+    assert (tmp_path / CYCLONEDX).read_text().count("MIT") == whole[0].decode().count("MIT") >= 3
+    assert "of-the-machine-that-builds" not in (tmp_path / CYCLONEDX).read_text()
 
 
 def test_a_package_that_the_document_lacks_is_found(tmp_path: Path, root: Path) -> None:
