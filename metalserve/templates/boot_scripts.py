@@ -48,8 +48,12 @@ def install_script(node: str, url: str, macs: Sequence[str], arguments: str) -> 
 
 def disk_script(words: str) -> str:
     """Return the script that boots the machine's disk; `words` say why, on its console."""
-    plain = re.sub(r"[^A-Za-z0-9 .,:;()_-]", " ", words)[:200]
-    return _script(f"echo metalserve: {plain}", *_BOOT_DISK)
+    return _script(f"echo metalserve: {plain_words(words)}", *_BOOT_DISK)
+
+
+def plain_words(words: str) -> str:
+    """Return words that no boot loader reads as more than words."""
+    return re.sub(r"[^A-Za-z0-9 .,:;()_-]", " ", words)[:200]
 
 
 def kernel_arguments(url: str, arguments: str = "", macs: Sequence[str] = ()) -> str:

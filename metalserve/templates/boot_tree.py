@@ -1,9 +1,10 @@
 """The boot tree: what firmware, iPXE and virtual media fetch to start the installer. `metalserve template publish`.
 
 boot.ipxe               what iPXE gets first; it asks the boot server what to boot
-tftp/                   iPXE for UEFI (snponly.efi) and BIOS (undionly.kpxe)
+tftp/                   iPXE for UEFI (snponly.efi) and BIOS (undionly.kpxe); for Secure Boot shim and GRUB as Debian
+                        signed them (shimx64.efi, grubx64.efi), and what that GRUB gets first (grub/grub.cfg)
 installer/vmlinuz, initrd
-installer.iso           the same for virtual media: one UEFI program in a FAT in an ISO
+installer.iso           the same for virtual media, by the signed shim and GRUB: it starts with Secure Boot on and off
 dnsmasq.conf            an example for the DHCP server
 """
 
@@ -20,11 +21,21 @@ from typing import Final
 from metalserve.errors import MetalserveError
 from metalserve.paths import FILES
 from metalserve.templates.boot_scripts import chain_script, kernel_arguments
+from metalserve.templates.grub_scripts import LOADER, MARKER, grub_chain, grub_media
 from metalserve.templates.ramdisk import Ramdisk
 from metalserve.templates.signing import TrustedKey
 from metalserve.templates.toolroot import ToolRoot
 
 IPXE: Final = ("snponly.efi", "undionly.kpxe")
+SIGNED: Final = {
+    "shimx64.efi": "usr/lib/shim/shimx64.efi.signed",
+    "mmx64.efi": "usr/lib/shim/mmx64.efi.signed",
+    "grubx64.efi": "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed",
+}
+"""What firmware with Secure Boot starts by network, by the name that each asks for the next; files of the tool root."""
+
+_MEDIA_GRUB: Final = "usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed"
+"""Debian's signed GRUB for CDs: it looks for the file /.disk/info and reads boot/grub/grub.cfg beside it."""
 EPOCH: Final = "1763000000"
 """Seconds since 1970 that the ISO's files bear: the same inputs give the same ISO."""
 
@@ -41,12 +52,14 @@ class Site:
         interface: of the DHCP server.
         dhcp_range: dnsmasq's `dhcp-range`.
         arguments: further kernel arguments of the installer.
+        secure_boot: UEFI machines get shim and GRUB instead of iPXE, and start with Secure Boot on as well as off.
     """
 
     url: str
     interface: str = "eth0"
     dhcp_range: str = "192.0.2.50,192.0.2.250,1h"
     arguments: str = "console=tty0 console=ttyS0,115200"
+    secure_boot: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would be read as more than it is.
@@ -68,7 +81,7 @@ def publish(target: Path, site: Site, keys: Sequence[TrustedKey], tools: ToolRoo
         target: the directory.
         site: what it must know of the site.
         keys: public keys, built into the installer: it takes no image that none of them signed.
-        tools: has iPXE, ukify, mtools and xorriso.
+        tools: has iPXE, shim and GRUB, mtools and xorriso.
         ramdisk: kernel and base initrd of the installer.
 
     Raises:
@@ -82,6 +95,11 @@ def publish(target: Path, site: Site, keys: Sequence[TrustedKey], tools: ToolRoo
         (making / "boot.ipxe").write_text(chain_script(site.url.rstrip("/")))
         for name in IPXE:
             shutil.copyfile(tools.path / "usr/lib/ipxe" / name, making / "tftp" / name)
+        if site.secure_boot:
+            for name, source in SIGNED.items():
+                shutil.copyfile(tools.path / source, making / "tftp" / name)
+            (making / "tftp/grub").mkdir()
+            (making / "tftp/grub/grub.cfg").write_text(grub_chain(site.url))
         shutil.copyfile(ramdisk.kernel, making / "installer/vmlinuz")
         (making / "installer/initrd").write_bytes(ramdisk.complete(_named(keys)))
         (making / "dnsmasq.conf").write_text(dnsmasq(site, target / "tftp"))
@@ -108,6 +126,7 @@ def dnsmasq(site: Site, tftp: Path) -> str:
     """
     text = (FILES / "templates/boot/dnsmasq.conf").read_text()
     given = {"INTERFACE": site.interface, "RANGE": site.dhcp_range, "URL": site.url.rstrip("/"), "TFTP": str(tftp)}
+    given["UEFI"] = "shimx64.efi" if site.secure_boot else "snponly.efi"
     for name, value in given.items():
         text = text.replace(f"@{name}@", value)
     return text
@@ -119,24 +138,25 @@ def _named(keys: Sequence[TrustedKey]) -> dict[str, bytes]:
 
 
 def _iso(making: Path, site: Site, tools: ToolRoot) -> None:
+    """Write the ISO: Debian's layout, shim and GRUB in a FAT that firmware boots, the rest in the ISO itself."""
     line = kernel_arguments(site.url.rstrip("/"), site.arguments)
     serial = hashlib.sha256(line.encode()).hexdigest()[:8]
-    size = sum((making / "installer" / name).stat().st_size for name in ("vmlinuz", "initrd"))
-    mebibytes = (size >> 20) + 24  # the stub and the file system's own tables
+    tree = making / "iso"
+    for name in ("boot/grub/grub.cfg", ".disk/info", MARKER.lstrip("/")):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(grub_media(line) if name.endswith(".cfg") else "metalserve installer\n")
     script = f"""\
 set -eu
 cd {_IMAGE}
-mkdir uki iso
-ukify build --linux installer/vmlinuz --initrd installer/initrd --cmdline "$1" --os-release "ID=metalserve-installer
-NAME=metalserve installer
-VERSION_ID=1" --output uki/installer.efi >/dev/null
-touch -d @{EPOCH} uki/installer.efi
-truncate -s {mebibytes}M iso/esp.img
-mkfs.vfat -F 32 --invariant -i {serial} -n INSTALLER iso/esp.img >/dev/null
+ln installer/vmlinuz installer/initrd iso/installer/
+truncate -s 8M iso/esp.img
+mkfs.vfat --invariant -i {serial} -n INSTALLER iso/esp.img >/dev/null
 mmd -i iso/esp.img ::EFI ::EFI/BOOT
-mcopy -m -i iso/esp.img uki/installer.efi ::EFI/BOOT/BOOTX64.EFI
-touch -d @{EPOCH} iso/esp.img
-xorriso -as mkisofs -quiet -V INSTALLER -o installer.iso -e esp.img -no-emul-boot iso 2>&1
-rm -r uki iso
+mcopy -m -i iso/esp.img /{SIGNED["shimx64.efi"]} ::{LOADER.lstrip("/")}
+mcopy -m -i iso/esp.img /{_MEDIA_GRUB} ::EFI/BOOT/grubx64.efi
+mcopy -m -i iso/esp.img /{SIGNED["mmx64.efi"]} ::EFI/BOOT/mmx64.efi
+find iso -exec touch -d @{EPOCH} {{}} +
+xorriso -as mkisofs -quiet -R -V INSTALLER -o installer.iso -e esp.img -no-emul-boot iso 2>&1
+rm -r iso
 """
-    tools.run(["sh", "-c", script, "iso", line], binds={making: _IMAGE}, environment={"SOURCE_DATE_EPOCH": EPOCH})
+    tools.run(["sh", "-c", script, "iso"], binds={making: _IMAGE}, environment={"SOURCE_DATE_EPOCH": EPOCH})

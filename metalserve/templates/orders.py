@@ -143,14 +143,20 @@ class Orders:
             self._path(node).unlink()
             return True
 
-    def for_machine(self, told: Identity, *, now: datetime | None = None) -> Order:
+    def for_machine(self, told: Identity, *, now: datetime | None = None, untold: bool = False) -> Order:
         """Return the one order that waits for this machine.
+
+        Args:
+            told: the machine.
+            now: the time, for tests.
+            untold: a serial number that the machine cannot tell is not held against it. Only for what it boots: before
+                anything is written, the installer tells all of it.
 
         Raises:
             Refused: none does, or more than one.
         """
         at = now or utc_now()
-        mine = [order for order in self._all() if difference(order.identity, told) is None]
+        mine = self._of(told, untold=untold)
         waiting = [order for order in mine if order.waits(at)]
         if len(waiting) > 1:
             nodes = ", ".join(order.node for order in waiting)
@@ -161,6 +167,14 @@ class Orders:
             raise Refused("no order for this machine", where=str(told))
         last = max(mine, key=lambda order: order.ordered_at)
         raise Refused(why_not(last), where=last.node)
+
+    def last_for(self, told: Identity) -> Order | None:
+        """Return the latest order for this machine, whatever became of it, or None; an untold serial may be any."""
+        return max(self._of(told, untold=True), key=lambda order: order.ordered_at, default=None)
+
+    def _of(self, told: Identity, *, untold: bool) -> list[Order]:
+        free = {"serial": None} if untold and told.serial is None else {}
+        return [each for each in self._all() if difference(each.identity.model_copy(update=free), told) is None]
 
     def permit(
         self, told: Identity, disks: Sequence[Disk], *, check: Check | None = None, now: datetime | None = None

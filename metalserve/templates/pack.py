@@ -15,7 +15,7 @@ from pathlib import Path
 from metalserve.errors import MetalserveError
 from metalserve.templates.boot_chain import EspFile, esp_files, grub_stub
 from metalserve.templates.kernels import initrd, kernel_release
-from metalserve.templates.manifest import DISK, FileEntry
+from metalserve.templates.manifest import DISK, FileEntry, Manifest
 from metalserve.templates.spec import TemplateSpec
 from metalserve.templates.toolroot import ToolRoot
 from metalserve.trees.inside import MORTAL
@@ -61,6 +61,11 @@ class Identity:
             return str(uuid.UUID(bytes=digest[:16], version=4))
 
         return cls(name("disk"), name("esp"), name("root"), name("file system"), name("hash seed"), name("volume")[:8])
+
+    @classmethod
+    def of_build(cls, manifest: Manifest) -> Identity:
+        """Return the identity of the disk of a build."""
+        return cls.of(f"{manifest.name} {manifest.inputs.digest}")
 
     @property
     def volume_id(self) -> str:

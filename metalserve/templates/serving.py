@@ -1,6 +1,7 @@
 """The boot server: tells a machine what to boot, gives an installer its one permission, takes its result, sends files.
 
-    GET  /v1/boot/ipxe?mac=...&serial=...&uuid=...   an iPXE script: the installer when an order waits, else the disk
+    GET  /v1/boot/ipxe?mac=...&serial=...&uuid=...   a script for iPXE: the installer when an order waits, else the disk
+    GET  /v1/boot/grub?...                           the same for GRUB, which machines with Secure Boot start
     POST /v1/permission {identity, disks}            {write: true, order, token, disk, image, ...} or {write: false, reason}
     POST /v1/result {order, token, status, words,    {taken: true} or {taken: false, reason}
                      host_keys (if any)}
@@ -28,12 +29,11 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import ValidationError
 
 from metalserve.errors import MetalserveError
-from metalserve.templates.boot_scripts import disk_script, install_script
-from metalserve.templates.machine_identity import Identity
 from metalserve.templates.manifest import DISK, MANIFEST, SIGNATURE, Manifest
 from metalserve.templates.order import Disk, Order, Refused
 from metalserve.templates.orders import Orders
 from metalserve.templates.serving_requests import BOOT, FILE, HOST, Asked, Result, asked_range
+from metalserve.templates.serving_scripts import LOADERS, Loader, boot_script, who
 from metalserve.templates.signing import TrustedKey, verified_manifest
 
 BODY_LIMIT: Final = 256 * 1024
@@ -129,8 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> None:
         split = urlsplit(self.path)
-        if split.path == "/v1/boot/ipxe":
-            self._ipxe(parse_qsl(split.query, max_num_fields=64))
+        if (loader := split.path.removeprefix("/v1/boot/")) in LOADERS:
+            self._script(loader, parse_qsl(split.query, max_num_fields=64))
         elif found := FILE.fullmatch(split.path):
             name, build, file = found.groups()
             self._file(self.served.shelf / name / build / file, self.served.shelf)
@@ -153,22 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
             where = ".".join(map(str, first["loc"])) or "the body"
             raise _Bad(HTTPStatus.BAD_REQUEST, f"{where}: {first['msg']}") from None
 
-    def _ipxe(self, query: list[tuple[str, str]]) -> None:
-        values = dict(query)
-        told = Identity.model_validate(
-            {
-                "serial": values.get("serial", "")[:200],
-                "uuid": values.get("uuid"),
-                "macs": [value for key, value in query if key == "mac"],
-            }
+    def _script(self, loader: Loader, query: list[tuple[str, str]]) -> None:
+        served = self.served
+        script, note = boot_script(
+            loader, who(query), served.orders, served.shelf, url=self._url(), arguments=served.arguments
         )
-        try:
-            order = self.served.orders.for_machine(told)
-        except Refused as refused:
-            self._text(disk_script(str(refused)), note=str(refused))
-            return
-        script = install_script(order.node, self._url(), told.macs[:1], self.served.arguments)
-        self._text(script, note=f"installer for {order.node}")
+        self._text(script, note=note)
 
     def _permission(self, asked: Asked) -> None:
         found: list[Manifest] = []

@@ -62,6 +62,7 @@ class Yard:
         net: the network.
         build: what is installed.
         key: file of the SSH key.
+        secure_boot: the firmware has Microsoft's keys and Secure Boot on.
         times: event -> seconds since power-on.
     """
 
@@ -71,6 +72,7 @@ class Yard:
     net: Network
     build: Build
     key: Path
+    secure_boot: bool = False
     times: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -101,6 +103,7 @@ class Yard:
             mac=MAC,
             tap=TAP,
             namespace=self.net.namespace,
+            secure_boot=self.secure_boot,
         )
 
     @contextmanager
@@ -165,17 +168,19 @@ def asked(directory: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def yard(home: Path, directory: Path, tools: ToolRoot, build: Build, public_key: Path) -> Iterator[Yard]:
+def yard(
+    home: Path, directory: Path, tools: ToolRoot, build: Build, public_key: Path, *, secure_boot: bool = False
+) -> Iterator[Yard]:
     """Put up network, DHCP, boot tree and boot server, and an empty machine; all of it is gone afterwards.
 
     Orders and boot tree are in `directory`; of `home` the shelf is used, and nothing there is changed.
     """
     directory.mkdir(parents=True)
     home = own_home(home, directory)
-    key = machine_files(directory, directory, tools, home, public_key)
+    key = machine_files(directory, directory, tools, home, public_key, secure_boot=secure_boot)
     shutil.copyfile(home / "boot/installer.iso", directory / "installer.iso")
     with network() as net, services(home, directory, tools, net, public_key):
-        yield Yard(home, directory, tools, net, build, key)
+        yield Yard(home, directory, tools, net, build, key, secure_boot)
 
 
 def own_home(home: Path, directory: Path) -> Path:
@@ -186,14 +191,17 @@ def own_home(home: Path, directory: Path) -> Path:
     return own
 
 
-def machine_files(into: Path, directory: Path, tools: ToolRoot, home: Path, public_key: Path) -> Path:
+def machine_files(
+    into: Path, directory: Path, tools: ToolRoot, home: Path, public_key: Path, *, secure_boot: bool = False
+) -> Path:
     """Make two empty drives and the seed of a machine in `into`, and the boot tree in `home`; return the SSH key."""
     key, public = new_key(directory)
     seed(tools, into, user_data=user_data(public), meta_data="instance-id: sim-1\nlocal-hostname: gpu-0001\n")
     for name, size in (("root.raw", 3 << 30), ("data.raw", 1 << 30)):
         with (into / name).open("wb") as stream:
             stream.truncate(size)
-    publish(home / "boot", Site(URL, BRIDGE, RANGE, ARGUMENTS), trusted_keys([public_key]), tools, ramdisk())
+    site = Site(URL, BRIDGE, RANGE, ARGUMENTS, secure_boot)
+    publish(home / "boot", site, trusted_keys([public_key]), tools, ramdisk())
     return key
 
 
@@ -258,11 +266,13 @@ def record(place: Yard, way: Way, said: dict[str, str], load: tuple[float, float
         load: load averages of the host before.
     """
     order, manifest = place.state(), place.build.manifest
+    loader = "shim and GRUB" if place.secure_boot else "iPXE"
     return {
         "schema": 1,
         "simulated": True,
         "machine": SIMULATED,
-        "way": "network boot (PXE, iPXE, HTTP)" if way == "network" else "virtual media (ISO)",
+        "way": (f"network boot (PXE, {loader}, HTTP)" if way == "network" else "virtual media (ISO)"),
+        "secure_boot": place.secure_boot,
         "host": host(load),
         "installer_arguments": ARGUMENTS,
         "template": manifest.name,

@@ -36,12 +36,21 @@ def place(made: Image, tmp_path: Path) -> Iterator[Yard]:
         yield found
 
 
-@pytest.mark.parametrize("way", ["network", "cd"])
-def test_a_machine_is_installed_and_runs_from_the_ordered_disk(place: Yard, way: Way) -> None:
+@pytest.mark.parametrize(("way", "secure_boot"), [("network", False), ("network", True), ("cd", True)])
+def test_a_machine_is_installed_and_runs_from_the_ordered_disk(
+    made: Image, tmp_path: Path, way: Way, secure_boot: bool
+) -> None:
     load = os.getloadavg()
-    said = install(place, way)
+    with yard(made.home, tmp_path / "machine", made.tools, made.build, made.public, secure_boot=secure_boot) as place:
+        said = install(place, way)
+        _keep(f"{way}-secure" if secure_boot else way, record(place, way, said, load))
+        _is_installed(place, said)
+        if secure_boot:
+            assert "secureboot: Secure boot enabled" in place.shell().run("dmesg").stdout
+
+
+def _is_installed(place: Yard, said: dict[str, str]) -> None:
     times = place.times
-    _keep(way, record(place, way, said, load))
     assert place.state().state == "done"
     assert times["permitted"] < times["written"] < times["rebooting"] < times["ssh"]
     assert len([each for each in place.asked() if each["words"].startswith("permitted: ")]) == 1
@@ -58,7 +67,7 @@ def test_a_machine_is_installed_and_runs_from_the_ordered_disk(place: Yard, way:
     assert (place.directory / "data.raw").stat().st_blocks == 0
 
 
-def _keep(way: Way, found: dict[str, Any]) -> None:
+def _keep(way: str, found: dict[str, Any]) -> None:
     """Write the record where METALSERVE_INSTALL_RECORDS says: an installation takes long, and is a measurement too."""
     if into := os.environ.get("METALSERVE_INSTALL_RECORDS"):
         (Path(into) / f"install-{way}.json").write_text(json.dumps(found, indent=1) + "\n")
