@@ -30,6 +30,9 @@ machine, not to an image that is written over: it starts the removable path."""
 
 DEFAULTS: Final = "etc/default/grub.d/90-metalserve.cfg"
 MENU: Final = "boot/grub/grub.cfg"
+INSTALLED: Final = "boot/grub/x86_64-efi/core.efi"
+"""Where this is, an update of Debian 13's GRUB runs grub-install, which writes it anew; without it the update goes no
+further than /usr. Debian 12's looks for /boot/efi/EFI/debian. Source: postinst of grub-efi-amd64 2.12 and 2.06."""
 TIMEOUT_S: Final = 1
 
 _SHIM, _GRUB = "usr/lib/shim", "usr/lib/grub/x86_64-efi-signed"
@@ -117,6 +120,11 @@ def grub_menu(spec: TemplateSpec, root: Path, file_system: str) -> str:
     ]
     head = "# Written by metalserve template build; update-grub writes it anew on the node.\n"
     return "".join([head, f"set default=0\nset timeout={TIMEOUT_S}\n", *entries])
+
+
+def grub_installed() -> str:
+    """Return what stands for grub-install's own file; nothing boots it."""
+    return "# Written by metalserve template build: GRUB is on the EFI system partition; grub-install replaces this.\n"
 
 
 def grub_defaults(spec: TemplateSpec) -> str:

@@ -6,7 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
-from metalserve.templates.boot_chain import DEFAULTS, MENU, grub_defaults, grub_menu
+from metalserve.templates.boot_chain import DEFAULTS, INSTALLED, MENU, grub_defaults, grub_installed, grub_menu
 from metalserve.templates.clean import write
 from metalserve.templates.firstboot import first_boot_files
 from metalserve.templates.pack import Identity, fstab
@@ -61,6 +61,7 @@ def furnish(spec: TemplateSpec, root: Path, identity: Identity, inputs: str, epo
     if spec.chain == "distribution":
         write(root, DEFAULTS, grub_defaults(spec))
         write(root, MENU, grub_menu(spec, root, identity.file_system), 0o444)
+        write(root, INSTALLED, grub_installed(), 0o600)
     write(root, DESCRIPTION, describe(spec, inputs, epoch))
     for path, (mode, text) in first_boot_files(spec).items():
         write(root, path.lstrip("/"), text, mode)

@@ -21,6 +21,7 @@ from metalserve.templates.boot_chain import (
     is_signed,
     unsigned,
 )
+from metalserve.templates.machine import furnish
 from metalserve.templates.spec import TemplateSpec, known_specs, load_spec
 from tests.templates.trees import IDENTITY, KERNEL, SIGNED, efi_program, small_tree
 
@@ -110,6 +111,15 @@ def test_the_menu_names_every_kernel_and_is_one_that_we_can_read(tmp_path: Path)
 
 def test_a_kernel_that_comes_later_gets_the_same_command_line() -> None:
     assert f'GRUB_CMDLINE_LINUX="{spec().kernel.command_line}"\n' in grub_defaults(spec())
+
+
+def test_an_update_of_grub_finds_that_it_is_installed(tmp_path: Path) -> None:
+    """Debian 13's postinst runs grub-install only where an earlier grub-install has left its file."""
+    furnish(spec(), small_tree(tmp_path / "one"), IDENTITY, "0" * 64, 1)
+    mark = tmp_path / "one/boot/grub/x86_64-efi/core.efi"
+    assert mark.is_file() and not is_signed(mark)
+    furnish(spec(chain="uki"), small_tree(tmp_path / "two"), IDENTITY, "0" * 64, 1)
+    assert not (tmp_path / "two/boot/grub").exists()
 
 
 def test_a_signature_is_seen(tmp_path: Path) -> None:
