@@ -60,6 +60,7 @@ class Sign(_Row):
     over: str | None = Field(
         None, description="a later line that says that it was nothing; its group `subject`: for whom"
     )
+    unless: str | None = Field(None, description="words with which a line that fits the pattern is no sign")
     after: str | None = Field(None, description="a line that must stand shortly before, as a trace's head")
     within: int = Field(40, description="lines after that head that still belong to it")
 
@@ -77,6 +78,18 @@ class Sign(_Row):
     def compiled(self) -> re.Pattern[str]:
         """The pattern; a group `subject` in it names what the line is about. Engines write in any case."""
         return re.compile(self.pattern, re.IGNORECASE if self.log == "engine" else 0)
+
+    @cached_property
+    def excused(self) -> re.Pattern[str] | None:
+        """The pattern of `unless`, if there is one."""
+        return re.compile(self.unless) if self.unless else None
+
+    def search(self, line: str) -> re.Match[str] | None:
+        """Return where the sign stands in a line; None when it is not there, or when `unless` excuses the line."""
+        found = self.compiled.search(line)
+        if found is None or (self.excused is not None and self.excused.search(line)):
+            return None
+        return found
 
 
 class Unread(_Row):

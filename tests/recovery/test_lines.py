@@ -136,3 +136,9 @@ def test_a_list_of_what_was_not_understood_stays_short() -> None:
 def test_a_line_of_the_kernel_is_no_sign_of_an_engine() -> None:
     line = "Nov 26 10:00:00 node kernel: CUDA error: an illegal memory access was encountered"
     assert judge(Evidence(engines={"0": line})).causes == ()
+
+
+def test_a_word_excuses_a_line_that_fits_a_general_sign() -> None:
+    line = "[ 12.000000] mlx5_core 0000:3b:00.0: mlx5_load:1341:(pid 9): Failed to create {}, err = -5"
+    assert [found.id for found in judged("kernel", line.format("async EQs")).causes] == ["nic-fault"]
+    assert judged("kernel", line.format("fw reporter of the queue")).causes == ()
