@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -59,6 +60,7 @@ class Sign(_Row):
     over: str | None = Field(
         None, description="a later line that says that it was nothing; its group `subject`: for whom"
     )
+    unless: str | None = Field(None, description="words with which a line that fits the pattern is no sign")
     after: str | None = Field(None, description="a line that must stand shortly before, as a trace's head")
     within: int = Field(40, description="lines after that head that still belong to it")
 
@@ -76,6 +78,18 @@ class Sign(_Row):
     def compiled(self) -> re.Pattern[str]:
         """The pattern; a group `subject` in it names what the line is about. Engines write in any case."""
         return re.compile(self.pattern, re.IGNORECASE if self.log == "engine" else 0)
+
+    @cached_property
+    def excused(self) -> re.Pattern[str] | None:
+        """The pattern of `unless`, if there is one."""
+        return re.compile(self.unless) if self.unless else None
+
+    def search(self, line: str) -> re.Match[str] | None:
+        """Return where the sign stands in a line; None when it is not there, or when `unless` excuses the line."""
+        found = self.compiled.search(line)
+        if found is None or (self.excused is not None and self.excused.search(line)):
+            return None
+        return found
 
 
 class Unread(_Row):
@@ -163,7 +177,11 @@ class CauseCatalogue(_Row):
         return {rung.name: number for number, rung in enumerate(self.rungs)}
 
     @cached_property
-    def _words(self) -> dict[str, tuple[tuple[str, tuple[tuple[str, int], ...]], ...]]:
+    def _words(self) -> dict[str, dict[str, tuple[tuple[str, tuple[tuple[str, int], ...]], ...]]]:
+        """Literals of the patterns, by log and by that part of three characters which the fewest of them have.
+
+        Those of patterns without any literal stand under the empty part: they may fit every line.
+        """
         found: dict[str, dict[str, list[tuple[str, int]]]] = {}
         for place, sign in enumerate(self.signs):
             for role, pattern in (("signs", sign.pattern), ("ends", sign.over), ("heads", sign.after)):
@@ -172,7 +190,7 @@ class CauseCatalogue(_Row):
         for place, kind in enumerate(self.unread):
             for word in kind.needles or ("",):
                 found.setdefault(kind.log, {}).setdefault(word.translate(_DIGITS), []).append(("unread", place))
-        return {log: tuple((word, tuple(at)) for word, at in words.items()) for log, words in found.items()}
+        return {log: _by_rarest_part(words) for log, words in found.items()}
 
     @cached_property
     def _known_forms(self) -> dict[tuple[str, str], Likely | None]:
@@ -193,7 +211,9 @@ class CauseCatalogue(_Row):
         return self._known_forms.setdefault(key, self._looked_up(*key))
 
     def _looked_up(self, log: str, form: str) -> Likely | None:
-        places = {at for word, places in self._words.get(log, ()) if word in form for at in places}
+        words = self._words.get(log, {})
+        parts = ("", *(words.keys() & _parts(form)))
+        places = {at for part in parts for word, found in words.get(part, ()) if word in form for at in found}
         if not places:
             return None
         order = sorted(places)
@@ -236,6 +256,21 @@ class CauseCatalogue(_Row):
         for pattern in (*(sign.pattern for sign in self.signs), *(kind.pattern for kind in self.unread)):
             re.compile(pattern)
         return self
+
+
+def _parts(text: str) -> set[str]:
+    return {text[at : at + 3] for at in range(len(text) - 2)}
+
+
+def _by_rarest_part(
+    words: dict[str, list[tuple[str, int]]],
+) -> dict[str, tuple[tuple[str, tuple[tuple[str, int], ...]], ...]]:
+    common = Counter(part for word in words for part in _parts(word))
+    found: dict[str, list[tuple[str, tuple[tuple[str, int], ...]]]] = {}
+    for word, places in words.items():
+        part = min(_parts(word), key=lambda each: (common[each], each), default="")
+        found.setdefault(part, []).append((word, tuple(places)))
+    return {part: tuple(each) for part, each in found.items()}
 
 
 @cache

@@ -77,7 +77,7 @@ def read_event_log(text: str) -> BmcEvidence | None:
     """
     signs = [sign for sign in load_causes().signs if sign.log == "bmc"]
     lines = [line.strip()[:2000] for line in clean(text).splitlines()]
-    told = [line for line in lines if any(sign.compiled.search(line) for sign in signs)]
+    told = [line for line in lines if any(sign.search(line) for sign in signs)]
     if not told:
         return None
     events = tuple(BmcEvent(None, "", line, "", "") for line in told)
@@ -125,7 +125,7 @@ def _of_events(events: Sequence[BmcEvent], catalogue: CauseCatalogue, *, kernel:
                 found.append(of_xid(XidEvent("xid", int(xid[1]), name, line), catalogue, EVENT_LOG))
             continue
         for sign in signs:
-            match = sign.compiled.search(line)
+            match = sign.search(line)
             if match is None:
                 continue
             subject = (match.groupdict().get("subject") or "").strip()

@@ -265,7 +265,7 @@ def _has_sign(text: str, log: Log) -> bool:
     lines = (
         (line, catalogue.likely(log, line)) for line in text.splitlines() if log != "engine" or not of_kernel(line)
     )
-    return any(sign.compiled.search(line) for line, may in lines if may is not None for sign in may.signs)
+    return any(sign.search(line) for line, may in lines if may is not None for sign in may.signs)
 
 
 def _engine_name(name: str, number: int) -> str:

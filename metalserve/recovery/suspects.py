@@ -120,7 +120,7 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
         for sign in likely.signs:
             if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
                 continue
-            found = sign.compiled.search(line)
+            found = sign.search(line)
             if found is None:
                 continue
             subject = next((value for name in _SUBJECTS if (value := found.groupdict().get(name))), "")
@@ -160,7 +160,7 @@ def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
             ):
                 continue
             form = _NUMBERS.sub("#", line)
-            if form in seen or any(sign.head is None and sign.compiled.search(line) for sign in likely.signs):
+            if form in seen or any(sign.head is None and sign.search(line) for sign in likely.signs):
                 continue
             seen.add(form)
             listed += 1

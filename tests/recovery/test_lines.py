@@ -11,19 +11,31 @@ import pytest
 import yaml
 
 from metalserve.catalogue.causes import load_causes
+from metalserve.recovery.bmc_evidence import read_event_log
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.verdict import Verdict, judge
 
 HERE = Path(__file__).parent
-LINES: dict[str, dict[str, list[str]]] = yaml.safe_load((HERE / "lines.yaml").read_text())
-ALL = [(log, cause, line) for log, causes in LINES.items() for cause, lines in causes.items() for line in lines]
+LINES: list[dict[str, dict[str, list[str]]]] = [
+    yaml.safe_load(path.read_text()) for path in sorted(HERE.glob("lines*.yaml"))
+]
+ALL = [
+    (log, cause, line)
+    for logs in LINES for log, causes in logs.items() for cause, lines in causes.items() for line in lines
+]  # fmt: skip
 TRACES: list[dict[str, Any]] = yaml.safe_load((HERE / "traces.yaml").read_text())
-HARMLESS: dict[str, str] = yaml.safe_load((HERE / "harmless.yaml").read_text())
+HARMLESS: dict[str, str] = {
+    name: text
+    for path in sorted(HERE.glob("harmless*.yaml"))
+    for name, text in yaml.safe_load(path.read_text()).items()
+}
 
 
 def judged(log: str, text: str) -> Verdict:
     if log == "kernel":
         return judge(Evidence(kernel=text))
+    if log == "bmc":
+        return judge(Evidence(bmc=read_event_log(text)))
     return judge(Evidence(fabric=text)) if log == "fabric" else judge(Evidence(engines={"0": text}))
 
 
@@ -42,7 +54,9 @@ def test_several_lines_are_taken_for_their_causes(trace: dict[str, Any]) -> None
 @cache
 def _shown() -> dict[str, str]:
     """Every line of the tests of this room, by the kind of log."""
-    texts: dict[str, list[str]] = {log: [line for each, _, line in ALL if each == log] for log in LINES}
+    texts: dict[str, list[str]] = {log: [] for log in ("kernel", "fabric", "engine", "bmc")}
+    for log, _, line in ALL:
+        texts[log].append(line)
     cases: list[dict[str, Any]] = yaml.safe_load((HERE / "cases.yaml").read_text())
     for case in cases:
         texts["kernel"] += [case.get("kernel") or "", case.get("earlier") or ""]
@@ -122,3 +136,9 @@ def test_a_list_of_what_was_not_understood_stays_short() -> None:
 def test_a_line_of_the_kernel_is_no_sign_of_an_engine() -> None:
     line = "Nov 26 10:00:00 node kernel: CUDA error: an illegal memory access was encountered"
     assert judge(Evidence(engines={"0": line})).causes == ()
+
+
+def test_a_word_excuses_a_line_that_fits_a_general_sign() -> None:
+    line = "[ 12.000000] mlx5_core 0000:3b:00.0: mlx5_load:1341:(pid 9): Failed to create {}, err = -5"
+    assert [found.id for found in judged("kernel", line.format("async EQs")).causes] == ["nic-fault"]
+    assert judged("kernel", line.format("fw reporter of the queue")).causes == ()
