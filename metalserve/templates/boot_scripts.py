@@ -60,17 +60,31 @@ def kernel_arguments(url: str, arguments: str = "", macs: Sequence[str] = ()) ->
     """Return the installer's kernel arguments.
 
     Raises:
-        MetalserveError: a further argument holds what would be read as more than an argument.
+        MetalserveError: URL or a further argument hold what would be read as more than an argument.
+    """
+    return " ".join(["boot=deploy", f"ms_server={url}", *further_arguments(arguments, macs, url)])
+
+
+def further_arguments(arguments: str, macs: Sequence[str], *others: str) -> list[str]:
+    """Return those of the installer's kernel arguments that do not name the server.
+
+    Args:
+        arguments: the site's.
+        macs: the address that the machine booted from, or none.
+        others: looked at as well.
+
+    Raises:
+        MetalserveError: one holds what would be read as more than an argument.
     """
     words = arguments.split()
-    for word in (url, *words):
+    for word in (*others, *words):
         if _ARGUMENT.fullmatch(word) is None:
             raise MetalserveError("is no kernel argument", where=repr(word))
     if not any(word.startswith("ip=") for word in words):
         words.append("ip=dhcp")
     if macs:
         words.append(f"BOOTIF=01-{macs[0].replace(':', '-')}")
-    return " ".join(["boot=deploy", f"ms_server={url}", "panic=30", *words])
+    return ["panic=30", *words]
 
 
 # `exit 1`, not `exit`: firmware takes success for "it has booted" and stops in its menu, and goes on to the next boot

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from metalserve.errors import MetalserveError
-from metalserve.templates.boot_scripts import kernel_arguments, plain_words
+from metalserve.templates.boot_scripts import further_arguments, plain_words
 
 LOADER: Final = "/EFI/BOOT/BOOTX64.EFI"
 """What a disk is started by when the firmware has no entry for it. Source: UEFI 2.10, 3.5.1.1."""
@@ -47,35 +47,37 @@ def grub_chain(url: str) -> str:
     query = "mac=$net_default_mac&serial=$serial&uuid=$uuid"
     return _script(
         "set timeout=0",
+        # what the server answers refers to both: GRUB names no port when it asks, so that the server cannot know it
+        f'set server="{device(url)}"',
+        f'set url="{url.rstrip("/")}"',
         "smbios --type 1 --get-string 7 --set serial",
         "smbios --type 1 --get-uuid 8 --set uuid",
         "if regexp '^[A-Za-z0-9._-]+$' \"$serial\"; then true; else set serial=; fi",
         "echo 'metalserve: asking what to boot'",
         # GRUB counts its ports from the same number at each start, and a server may still know such a connection
-        f'for try in {_TRIES}; do source "{device(url)}/v1/boot/grub?{query}"; sleep 1; done',
+        f'for try in {_TRIES}; do source "$server/v1/boot/grub?{query}"; sleep 1; done',
         "echo 'metalserve: no answer, on to the disk'",
         *_boot_disk(""),
     )
 
 
-def grub_install(node: str, url: str, macs: Sequence[str], arguments: str) -> str:
-    """Return the script that boots the installer.
+def grub_install(node: str, macs: Sequence[str], arguments: str) -> str:
+    """Return the script that boots the installer, for a GRUB that has begun with `grub_chain`.
 
     Args:
         node: the node's name, for the console.
-        url: the server's URL.
         macs: the address that the machine booted from, or none: the installer uses the same port.
         arguments: further kernel arguments.
 
     Raises:
-        MetalserveError: the URL is not one that GRUB can fetch from, or an argument is none.
+        MetalserveError: an argument is none.
     """
-    place = f"{device(url)}/boot/installer"
+    line = quoted(" ".join(further_arguments(arguments, macs)))
     return _script(
         f"echo 'metalserve: installing {plain_words(node)}'",
         f"for try in {_TRIES}; do",
-        f"  if linux {place}/vmlinuz {quoted(kernel_arguments(url, arguments, macs))}; then",
-        f"    if initrd {place}/initrd; then boot; fi",
+        f'  if linux "$server/boot/installer/vmlinuz" boot=deploy "ms_server=$url" {line}; then',
+        '    if initrd "$server/boot/installer/initrd"; then boot; fi',
         "  fi",
         "  sleep 1",
         "done",
@@ -123,7 +125,8 @@ def _boot_disk(volume: str) -> tuple[str, ...]:
         "set disk=",
         *((f"search --no-floppy --fs-uuid --set=disk {volume}",) if volume else ()),
         f'if [ -z "$disk" ]; then search --no-floppy --file --set=disk {LOADER}; fi',
-        f'if [ -n "$disk" ]; then chainloader ($disk){LOADER}; boot; fi',
+        # by `root`: what GRUB tells the program of its place is that variable's device, whatever its file's is
+        f'if [ -n "$disk" ]; then set root=$disk; chainloader {LOADER}; boot; fi',
         "echo 'metalserve: no disk can be booted'",
         "sleep 5",
         "exit",

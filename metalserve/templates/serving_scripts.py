@@ -41,11 +41,11 @@ def boot_script(
         told: the machine, as its loader says.
         orders: the orders.
         shelf: directory of the templates, for the disk that an order has written.
-        url: the boot server's.
+        url: the boot server's, as iPXE asked it; GRUB has it from `grub_chain`.
         arguments: further kernel arguments of the installer.
 
     Raises:
-        MetalserveError: an order cannot be read, or the URL is none for this loader.
+        MetalserveError: an order cannot be read, or an argument is none.
     """
     try:
         order = orders.for_machine(told, untold=loader == "grub")
@@ -53,8 +53,10 @@ def boot_script(
         words = str(refused)
         script = disk_script(words) if loader == "ipxe" else grub_disk(words, _written(told, orders, shelf))
         return script, words
-    write = install_script if loader == "ipxe" else grub_install
-    return write(order.node, url, told.macs[:1], arguments), f"installer for {order.node}"
+    note = f"installer for {order.node}"
+    if loader == "grub":
+        return grub_install(order.node, told.macs[:1], arguments), note
+    return install_script(order.node, url, told.macs[:1], arguments), note
 
 
 def _written(told: Identity, orders: Orders, shelf: Path) -> str:

@@ -30,18 +30,19 @@ def test_a_url_is_written_as_grub_writes_it() -> None:
 
 def test_it_asks_the_server_and_goes_on_to_the_disk() -> None:
     script = grub_chain(URL)
-    url = '"(http,10.0.0.1:8088)/v1/boot/grub?mac=$net_default_mac&serial=$serial&uuid=$uuid"'
+    assert 'set server="(http,10.0.0.1:8088)"\n' in script and f'set url="{URL}"\n' in script
+    url = '"$server/v1/boot/grub?mac=$net_default_mac&serial=$serial&uuid=$uuid"'
     ask = f"for try in 1 2 3 4; do source {url}; sleep 1; done\n"
-    assert ask in script and script.index(ask) < script.index("chainloader ($disk)/EFI/BOOT/BOOTX64.EFI; boot")
+    assert ask in script and script.index(ask) < script.index("set root=$disk; chainloader /EFI/BOOT/BOOTX64.EFI; boot")
 
 
 def test_the_installer_gets_its_arguments_one_by_one() -> None:
-    script = grub_install("gpu'1", URL, [MAC], "console=ttyS0,115200 a=*")
-    assert "linux (http,10.0.0.1:8088)/boot/installer/vmlinuz 'boot=deploy' 'ms_server=http://10.0.0.1:8088'" in script
+    script = grub_install("gpu'1", [MAC], "console=ttyS0,115200 a=*")
+    assert 'if linux "$server/boot/installer/vmlinuz" boot=deploy "ms_server=$url" ' in script
     assert f"'a=*' 'ip=dhcp' 'BOOTIF=01-{MAC.replace(':', '-')}'; then\n" in script
     assert "echo 'metalserve: installing gpu 1'" in script
     with pytest.raises(MetalserveError):
-        grub_install("n", URL, [], "a;reboot")
+        grub_install("n", [], "a;reboot")
     assert "linux /installer/vmlinuz 'boot=deploy'\n" in grub_media("boot=deploy")
 
 
@@ -72,7 +73,7 @@ def test_a_machine_is_told_by_its_orders(tmp_path: Path) -> None:
     order = orders.place(
         "n1", identity=Identity(serial=SERIAL, uuid=UUID), template=manifest.name, build=manifest.build, disk_serial="D"
     )
-    assert "linux (http," in asked()[0] and asked()[1] == "installer for n1"
+    assert 'linux "$server/' in asked()[0] and asked()[1] == "installer for n1"
     # a serial number that GRUB could not write down is not held against the machine, another one is
     assert asked(Identity(uuid=UUID))[1] == "installer for n1"
     assert "no order for this machine" in asked(Identity(serial="S2", uuid=UUID))[1]
