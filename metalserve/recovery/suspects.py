@@ -30,6 +30,11 @@ _UNREAD_LIMIT: Final = 20
 """Lines that are listed of a kind of log; they are for a person, who reads the log itself when there are more."""
 _INFORMATION: Final = re.compile(r"\bNCCL (?:INFO|TRACE) |\bras/\w+\.cc:\d+ NCCL ")
 """Lines of NCCL that tell what it tried and did without, and those of its service for lookers-on."""
+_DOES_WITHOUT: Final = re.compile(
+    r"(?:\bWARNING\b|\bINFO\b|\bDEBUG\b|[a-z]Warning: ).{0,400}"
+    r"(?:\b(?:fall(?:s|ing)? ?back|ignor(?:ed|ing)|skipping|[Rr]etrying)\b|is preempted by)"
+)
+"""Lines of engines that tell what they do without, or do otherwise: no errors."""
 _LOOKS: Final = 20
 """Lines of one form that are looked at for what was not understood: the others differ in digits only."""
 _EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
@@ -123,6 +128,8 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
             found = sign.compiled.search(line)
             if found is None:
                 continue
+            if log == "engine" and _DOES_WITHOUT.search(line):
+                break
             subject = next((value for name in _SUBJECTS if (value := found.groupdict().get(name))), "")
             cause = catalogue.cause(sign.cause)
             if number < started and cause.subject == "engine" and cause.id not in _BEYOND_A_START:
