@@ -29,7 +29,7 @@ _DRESS: Final = re.compile(
 _FRAME: Final = re.compile(r'^\s{0,40}File "([^"]{1,300})", line \d{1,6}(?:, in (\S{1,120}))?')
 _KIND: Final = re.compile(
     r"^(?:Exception: )?(?:[A-Za-z_]\w{0,60}\.){0,8}"
-    r"(?P<kind>Exception|[A-Z]\w{0,60}(?:Error|Exception|Timeout|TimedOut|NotFound|Failure|Expired|Interrupt|Exit|Died|Killed)"
+    r"(?P<kind>Exception|gaierror|[A-Z]\w{0,60}(?:Error|Exception|Timeout|TimedOut|NotFound|Failure|Expired|Interrupt|Exit|Died|Killed)"
     r"|[A-Z]\w{2,40}(?:Error|Exception)\((?P<inner>\w{1,60})\))(?:: ?(?P<words>.*))?$"
 )
 _SERVED: Final = re.compile(
@@ -130,7 +130,7 @@ def failures(lines: Sequence[str], known: Tracebacks | None = None) -> list[Fail
             or any(known.of_requests.search(frame) for frame in each.frames)
             or re.search(known.request_kinds, each.kind) is not None
         )
-        each.perhaps = re.search(known.request_words, each.words) is not None
+        each.perhaps = not each.words.startswith("--") and re.search(known.request_words, each.words) is not None
         if any(f == _IMPORT or known.of_runs.search(f) or known.of_starts.search(f) for f in each.frames):
             each.request = each.perhaps = False
         each.request = each.request or each.kind in _BY_HAND
