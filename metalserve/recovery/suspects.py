@@ -32,9 +32,12 @@ _INFORMATION: Final = re.compile(r"\bNCCL (?:INFO|TRACE) |\bras/\w+\.cc:\d+ NCCL
 """Lines of NCCL that tell what it tried and did without, and those of its service for lookers-on."""
 _DOES_WITHOUT: Final = re.compile(
     r"(?:\bWARNING\b|\bINFO\b|\bDEBUG\b|[a-z]Warning: ).{0,400}"
-    r"(?:\b(?:fall(?:s|ing)? ?back|ignor(?:ed|ing)|skipping|[Rr]etrying)\b|is preempted by)"
+    r"(?:\b(?:fall(?:s|ing)? ?back|ignor(?:ed|ing)|skipping|[Rr]etrying|default(?:ing)?|reverting|[Ww]e will)\b"
+    r"|is preempted by|are disabled|Found ulimit of)"
 )
 """Lines of engines that tell what they do without, or do otherwise: no errors."""
+_TOLD: Final = re.compile(r"\b(?:INFO|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d ")
+"""Lines of vLLM below a warning; they tell of no error, but that a worker waits for another for minutes."""
 _LOOKS: Final = 20
 """Lines of one form that are looked at for what was not understood: the others differ in digits only."""
 _EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
@@ -128,8 +131,8 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
             found = sign.compiled.search(line)
             if found is None:
                 continue
-            if log == "engine" and _DOES_WITHOUT.search(line):
-                break
+            if log == "engine" and _is_mild(line, sign.cause):
+                break  # it goes on without
             subject = next((value for name in _SUBJECTS if (value := found.groupdict().get(name))), "")
             cause = catalogue.cause(sign.cause)
             if number < started and cause.subject == "engine" and cause.id not in _BEYOND_A_START:
@@ -140,6 +143,11 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
             kept.setdefault(id(sign), []).append((number, suspect))
             break  # the first sign that fits is the most telling one: the file is in that order
     yield from (suspect for _, suspect in sorted(chain.from_iterable(kept.values()), key=itemgetter(0)))
+
+
+def _is_mild(line: str, cause: str) -> bool:
+    """Tell whether a line of an engine tells of no error, though it has the words of one."""
+    return _DOES_WITHOUT.search(line) is not None or (cause != "collective-hang" and _TOLD.search(line) is not None)
 
 
 def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:
