@@ -17,12 +17,15 @@ _DRESS: Final = re.compile(
     r"^(?:"
     r"\s{0,8}>\s"  # a quotation
     r"|[\w.-]{1,60}\s{0,20}\|\s"  # docker compose
-    r"|\[?\d{4}-\d\d-\d\d[T ][\d:.,]{8,18}(?:Z|[+-]\d\d:?\d\d)?\]?\s"
+    r"|\[?\d{4}-\d\d-\d\d[T ][\d:.,]{8,18}(?:Z|[+-]\d\d:?\d\d)?\]?\s(?:-\s)?"
     r"|[A-Z][a-z]{2} [ \d]\d [\d:]{8} \S{1,80} \S{1,80}?(?:\[\d{1,10}\])?:\s"  # the journal
+    r"|[\w.-]{1,80} [\w./@-]{1,60}\[\d{1,10}\]:\s"  # the journal, behind a time in ISO's form
+    r"|\s{0,7}\d{1,6}(?::|\s)\s{0,2}(?=\S|  )"  # numbers of lines
     r"|(?:stdout|stderr) [FP] "
     r"|\((?:\w[\w ,.=-]{0,60} ?)?pid=\d{1,10}[^)]{0,60}\)\s?"
     r"|\[(?:rank|default)?\d{1,4}(?:,\d{1,4})?\](?:<std(?:err|out)>)?:\s?"
-    r"|(?:CRITICAL|ERROR|WARNING|INFO|DEBUG) \d\d-\d\d [\d:.]{8,12} \[?[\w./-]{1,80}:\d{1,5}\]\s?"
+    r"|(?:CRITICAL|ERROR|WARNING|INFO|DEBUG) (?:\d{4}-)?\d\d-\d\d [\d:.]{8,12} \[?[\w./-]{1,80}:\d{1,5}\]\s?"
+    r"|(?:CRITICAL|ERROR|WARNING|INFO|DEBUG)\s{1,5}[\w./-]{1,80}:\d{1,5}\]?\s(?:--?\s)?"
     r"|(?:CRITICAL|ERROR):\s{1,8}"
     r")"
 )
