@@ -14,7 +14,7 @@ from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
 from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
-from metalserve.recovery.consequences import BY_ENGINES
+from metalserve.recovery.consequences import AFTERMATH, BY_ENGINES
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.stalls import stalled
 from metalserve.recovery.tracebacks import reason, request_lines, started_at
@@ -90,13 +90,14 @@ def of_engine(text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Sus
     """Find the signs in an engine's log; where none tells why it ended, its tracebacks do, with low confidence."""
     found = list(_matches("engine", text, origin, catalogue))
     yield from found
-    if all(suspect.cause.id == "engine-died" for suspect in found):
+    if all(suspect.cause.id in AFTERMATH for suspect in found):
+        died = all(suspect.cause.id == "engine-died" for suspect in found)
         lines = [line for line in clean(text).splitlines() if not of_kernel(line)]
         why = reason(lines)
-        if why is not None:
+        if why is not None and (died or (why.at_start and why.cause not in AFTERMATH)):
             cause = catalogue.cause(why.cause).model_copy(update={"confidence": "low"})
             yield Suspect(cause, "", why.line.strip()[:LINE_LIMIT], origin, why.source)
-        elif line := stalled(lines):
+        elif died and (line := stalled(lines)):
             cause = catalogue.cause("engine-hang").model_copy(update={"confidence": "low"})
             yield Suspect(cause, "", line.strip()[:LINE_LIMIT], origin, cause.source)
 

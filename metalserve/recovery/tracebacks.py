@@ -48,6 +48,11 @@ _AT_REQUEST: Final = re.compile(
 
 _BY_HAND: Final = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "CancelledError"})
 """Exceptions by which programs are told to end."""
+_REFERS: Final = re.compile(
+    r"[Ss]ee (?:the )?(?:root cause|stack trace)|(?:Engine core|WorkerProc) initialization failed|EngineDeadError"
+    r"|(?:EngineCoreProc|WorkerProc|Engine process) failed to start|EngineCore encountered an issue"
+)
+"""Exceptions of vLLM that only say that there is another one."""
 _IMPORT: Final = "<import>"
 
 
@@ -84,11 +89,13 @@ class Reason:
         cause: id of the cause.
         line: the line that says so.
         source: why it means that.
+        at_start: the place where it was raised says so, and it was raised before the engine served.
     """
 
     cause: str
     line: str
     source: str
+    at_start: bool = False
 
 
 def bare(line: str) -> str:
@@ -167,16 +174,18 @@ def reason(lines: Sequence[str], known: Tracebacks | None = None) -> Reason | No
     ended = ended or [each for each in said(lines, known) if each.last > since]
     if not ended or _goes_on(lines, ended[-1].last):
         return None
+    last = ended[-1]
+    ended = [each for each in ended if _REFERS.search(f"{each.kind}: {each.words}") is None]
     reasons = [(each, _placed(each, known, served=_served(lines, each, known))) for each in ended]
     for each, place in reasons:
         if place is not None and place.cause != "engine-died":
-            return Reason(place.cause, each.line, known.sources[place.source])
+            return Reason(place.cause, each.line, known.sources[place.source], not _served(lines, each, known))
     for each in ended:
         if not _served(lines, each, known):
             kind = next((k for k in known.kinds if k.fits("", each.kind, each.words)), None)
             if kind is not None and each.kind:
                 return Reason(kind.cause, each.line, known.sources[kind.source])
-    return Reason("engine-died", ended[-1].line, known.sources["python"])
+    return Reason("engine-died", last.line, known.sources["python"])
 
 
 def _importing(frames: Sequence[str]) -> bool:

@@ -117,3 +117,48 @@ def test_what_docker_keeps_of_a_log_is_read_like_the_log() -> None:
         judge(evidence_of([("x", [("engine.log", text)])])).as_dict() for text in (_log(case), f"{kept}\n{{broken")
     )
     assert plain["causes"] == wrapped["causes"] != []
+
+
+CORE_PREFIX: Final = "(EngineCore_DP0 pid=77) ERROR 11-26 10:00:05 [core.py:842] "
+WRAPPERS: Final = "\n".join(
+    [
+        *_raised(
+            (*CORE[:3], "vllm/v1/executor/multiproc_executor.py:wait_for_ready"),
+            "Exception: WorkerProc initialization failed due to an exception in a background process. See stack "
+            "trace for root cause.",
+            CORE_PREFIX,
+        ),
+        *_raised((*API, "vllm/v1/engine/utils.py:wait_for_engine_startup"), FAILED, "(APIServer pid=1) "),
+    ]
+)
+REFUSED: Final = "node1:77:77 [0] misc/socket.cc:484 NCCL WARN socketStartConnect: Connect to 10.0.0.2<41000> failed"
+TIMED_OUT: Final = (
+    "[rank1]:[E1126 10:10:06.1 ProcessGroupNCCL.cpp:683] [Rank 1] Watchdog caught collective operation timeout"
+)
+OTHER_RANKS: Final = (
+    REFUSED,
+    TIMED_OUT,
+    "node1:78:78 [1] misc/socket.cc:58 NCCL WARN socketProgress: Connection closed by remote peer node1<41000>",
+    "torch.distributed.DistBackendError: NCCL error: remote process exited or there was a network error",
+    "(EngineCore_DP0 pid=77) ERROR 11-26 10:00:06 [x.py:230] Worker proc VllmWorker-1 died unexpectedly",
+    "systemd[1]: vllm-0.service: Main process exited, code=exited, status=1/FAILURE",
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "cause"), [("", "engine-died"), (REFUSED, "nccl-network"), (TIMED_OUT, "collective-hang")]
+)
+def test_an_exception_that_refers_to_another_is_no_reason(before: str, cause: str) -> None:
+    verdict = judge(Evidence(engines={"0": "\n".join([BEGIN, before, WRAPPERS])}))
+    assert (_first(verdict), verdict.rung) == (cause, "restart-engine")
+
+
+@pytest.mark.parametrize("line", OTHER_RANKS)
+@pytest.mark.parametrize("after", [True, False])
+def test_what_other_ranks_tell_of_one_that_did_not_start_is_its_consequence(line: str, *, after: bool) -> None:
+    cases = [case for case in TRACES if case["phase"] == "load"][::10]
+    for case in cases:
+        log = _log(case)
+        verdict = judge(Evidence(engines={"0": f"{log}\n{line}" if after else f"{line}\n{log}"}))
+        assert _first(verdict) in case["causes"]
+        assert verdict.rung != "restart-engine" or "engine-died" in case["causes"] or "memory-taken" in case["causes"]
