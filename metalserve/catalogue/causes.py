@@ -21,6 +21,8 @@ SIGN_FILES: Final = ("nvidia", "pcie", "storage", "host", "bmc", "fabric", "cont
 """Files of `signs/`, in the order in which a line is held against them."""
 
 _DIGITS: Final = str.maketrans("123456789", "000000000")
+_IDS: Final = re.compile(r"[0-9a-f]{12,}")
+"""Ids of requests and addresses in lower case; no word is spelt by these letters alone at such a length."""
 _FORMS: Final = 16384
 """Forms of lines whose candidates are kept."""
 
@@ -199,9 +201,9 @@ class CauseCatalogue(_Row):
     def likely(self, log: Log, line: str) -> Likely | None:
         """Return what may fit a line: that of which it holds a literal; None when nothing can.
 
-        Lines that differ in their digits only have the same, and a log has few such forms.
+        Lines that differ in their digits and ids only have the same, and a log has few such forms.
         """
-        key = (log, line.lower().translate(_DIGITS))
+        key = (log, _IDS.sub("0", line.lower()).translate(_DIGITS))
         try:
             return self._known_forms[key]
         except KeyError:

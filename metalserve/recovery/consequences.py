@@ -21,7 +21,16 @@ WHY_NOT_COMPILED: Final = ("model-does-not-fit", "gpu-out-of-memory", "memory-ta
 WHY_NO_CONTAINER: Final = ("gpu-off-bus", "driver-mismatch", "driver-absent", "driver-too-old", "gpu-not-shown", "uvm")
 """What the container runtime meets, and tells beside its own failure."""
 
+AFTERMATH: Final = frozenset({"engine-died", "nccl-network", "collective-hang"})
+"""What the other ranks of an engine tell when one of them ended, and what its supervisor tells."""
+_ENDS_A_RANK: Final = (
+    "gpu-out-of-memory", "model-does-not-fit", "memory-taken", "out-of-memory", "weights-missing", "model-unsupported",
+    "build-unfit", "compile-failed", "bad-flags", "shm-small", "disk-full", "gpu-not-shown",
+)  # fmt: skip
+
 TOLD_BETTER_BY: Final = {
+    "nccl-network": _ENDS_A_RANK,
+    "collective-hang": _ENDS_A_RANK,
     "kernel-oops": ("driver-crash",),
     "task-stuck": (
         "driver-hang", "gpu-off-bus", "io-stuck", "storage-remote", "drive-gone", "array-failed", "host-hang",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -43,6 +44,21 @@ def files_of(name: str) -> Iterator[tuple[str, bytes]]:
         raise MetalserveError(f"cannot be read: {error.strerror}", where=name) from error
     except tarfile.TarError as error:
         raise MetalserveError(f"cannot be read: {error}", where=name) from error
+
+
+def unwrapped(text: str) -> str:
+    """Return what a container said, of the file that Docker keeps of it: one JSON object with the key `log` a line."""
+    if not text.lstrip().startswith('{"log":"'):
+        return text
+    return "".join(_said(line) for line in text.splitlines())
+
+
+def _said(line: str) -> str:
+    try:
+        said = json.loads(line)["log"]
+    except (ValueError, KeyError, TypeError):
+        return f"{line}\n"
+    return said if isinstance(said, str) else ""
 
 
 def _is_tar(path: Path) -> bool:

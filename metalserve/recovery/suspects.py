@@ -14,7 +14,7 @@ from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
 from metalserve.hardware.parsers.smi import addresses_named_in_errors, smi_failure
 from metalserve.hardware.parsers.text import clean, pci_address
 from metalserve.hardware.values import Gpu, XidEvent
-from metalserve.recovery.consequences import BY_ENGINES
+from metalserve.recovery.consequences import AFTERMATH, BY_ENGINES
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.stalls import stalled
 from metalserve.recovery.tracebacks import reason, request_lines, started_at
@@ -30,6 +30,14 @@ _UNREAD_LIMIT: Final = 20
 """Lines that are listed of a kind of log; they are for a person, who reads the log itself when there are more."""
 _INFORMATION: Final = re.compile(r"\bNCCL (?:INFO|TRACE) |\bras/\w+\.cc:\d+ NCCL ")
 """Lines of NCCL that tell what it tried and did without, and those of its service for lookers-on."""
+_DOES_WITHOUT: Final = re.compile(
+    r"(?:\bWARNING\b|\bINFO\b|\bDEBUG\b|[a-z]Warning: ).{0,400}"
+    r"(?:\b(?:fall(?:s|ing)? ?back|ignor(?:ed|ing)|skipping|[Rr]etrying|default(?:ing)?|reverting|[Ww]e will)\b"
+    r"|is preempted by|are disabled|Found ulimit of)"
+)
+"""Lines of engines that tell what they do without, or do otherwise: no errors."""
+_TOLD: Final = re.compile(r"\b(?:INFO|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d ")
+"""Lines of vLLM below a warning; they tell of no error, but that a worker waits for another for minutes."""
 _LOOKS: Final = 20
 """Lines of one form that are looked at for what was not understood: the others differ in digits only."""
 _EVENT: Final = re.compile(r"Xid ?\(|fallen off the bus")  # read elsewhere, and listed there when it is not understood
@@ -82,13 +90,14 @@ def of_engine(text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Sus
     """Find the signs in an engine's log; where none tells why it ended, its tracebacks do, with low confidence."""
     found = list(_matches("engine", text, origin, catalogue))
     yield from found
-    if all(suspect.cause.id == "engine-died" for suspect in found):
+    if all(suspect.cause.id in AFTERMATH for suspect in found):
+        died = all(suspect.cause.id == "engine-died" for suspect in found)
         lines = [line for line in clean(text).splitlines() if not of_kernel(line)]
         why = reason(lines)
-        if why is not None:
+        if why is not None and (died or (why.at_start and why.cause not in AFTERMATH)):
             cause = catalogue.cause(why.cause).model_copy(update={"confidence": "low"})
             yield Suspect(cause, "", why.line.strip()[:LINE_LIMIT], origin, why.source)
-        elif line := stalled(lines):
+        elif died and (line := stalled(lines)):
             cause = catalogue.cause("engine-hang").model_copy(update={"confidence": "low"})
             yield Suspect(cause, "", line.strip()[:LINE_LIMIT], origin, cause.source)
 
@@ -123,6 +132,8 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
             found = sign.search(line)
             if found is None:
                 continue
+            if log == "engine" and _is_mild(line, sign.cause):
+                break  # it goes on without
             subject = next((value for name in _SUBJECTS if (value := found.groupdict().get(name))), "")
             cause = catalogue.cause(sign.cause)
             if number < started and cause.subject == "engine" and cause.id not in _BEYOND_A_START:
@@ -133,6 +144,11 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
             kept.setdefault(id(sign), []).append((number, suspect))
             break  # the first sign that fits is the most telling one: the file is in that order
     yield from (suspect for _, suspect in sorted(chain.from_iterable(kept.values()), key=itemgetter(0)))
+
+
+def _is_mild(line: str, cause: str) -> bool:
+    """Tell whether a line of an engine tells of no error, though it has the words of one."""
+    return _DOES_WITHOUT.search(line) is not None or (cause != "collective-hang" and _TOLD.search(line) is not None)
 
 
 def unread(evidence: Evidence, catalogue: CauseCatalogue) -> Iterator[str]:

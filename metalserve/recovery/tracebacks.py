@@ -17,19 +17,22 @@ _DRESS: Final = re.compile(
     r"^(?:"
     r"\s{0,8}>\s"  # a quotation
     r"|[\w.-]{1,60}\s{0,20}\|\s"  # docker compose
-    r"|\[?\d{4}-\d\d-\d\d[T ][\d:.,]{8,18}(?:Z|[+-]\d\d:?\d\d)?\]?\s"
+    r"|\[?\d{4}-\d\d-\d\d[T ][\d:.,]{8,18}(?:Z|[+-]\d\d:?\d\d)?\]?\s(?:-\s)?"
     r"|[A-Z][a-z]{2} [ \d]\d [\d:]{8} \S{1,80} \S{1,80}?(?:\[\d{1,10}\])?:\s"  # the journal
+    r"|[\w.-]{1,80} [\w./@-]{1,60}\[\d{1,10}\]:\s"  # the journal, behind a time in ISO's form
+    r"|\s{0,7}\d{1,6}(?::|\s)\s{0,2}(?=\S|  )"  # numbers of lines
     r"|(?:stdout|stderr) [FP] "
     r"|\((?:\w[\w ,.=-]{0,60} ?)?pid=\d{1,10}[^)]{0,60}\)\s?"
     r"|\[(?:rank|default)?\d{1,4}(?:,\d{1,4})?\](?:<std(?:err|out)>)?:\s?"
-    r"|(?:CRITICAL|ERROR|WARNING|INFO|DEBUG) \d\d-\d\d [\d:.]{8,12} \[?[\w./-]{1,80}:\d{1,5}\]\s?"
+    r"|(?:CRITICAL|ERROR|WARNING|INFO|DEBUG) (?:\d{4}-)?\d\d-\d\d [\d:.]{8,12} \[?[\w./-]{1,80}:\d{1,5}\]\s?"
+    r"|(?:CRITICAL|ERROR|WARNING|INFO|DEBUG)\s{1,5}[\w./-]{1,80}:\d{1,5}\]?\s(?:--?\s)?"
     r"|(?:CRITICAL|ERROR):\s{1,8}"
     r")"
 )
 _FRAME: Final = re.compile(r'^\s{0,40}File "([^"]{1,300})", line \d{1,6}(?:, in (\S{1,120}))?')
 _KIND: Final = re.compile(
     r"^(?:Exception: )?(?:[A-Za-z_]\w{0,60}\.){0,8}"
-    r"(?P<kind>Exception|[A-Z]\w{0,60}(?:Error|Exception|Timeout|TimedOut|NotFound|Failure|Expired|Interrupt|Exit|Died|Killed)"
+    r"(?P<kind>Exception|gaierror|[A-Z]\w{0,60}(?:Error|Exception|Timeout|TimedOut|NotFound|Failure|Expired|Interrupt|Exit|Died|Killed)"
     r"|[A-Z]\w{2,40}(?:Error|Exception)\((?P<inner>\w{1,60})\))(?:: ?(?P<words>.*))?$"
 )
 _SERVED: Final = re.compile(
@@ -45,6 +48,11 @@ _AT_REQUEST: Final = re.compile(
 
 _BY_HAND: Final = frozenset({"KeyboardInterrupt", "SystemExit", "GeneratorExit", "CancelledError"})
 """Exceptions by which programs are told to end."""
+_REFERS: Final = re.compile(
+    r"[Ss]ee (?:the )?(?:root cause|stack trace)|(?:Engine core|WorkerProc) initialization failed|EngineDeadError"
+    r"|(?:EngineCoreProc|WorkerProc|Engine process) failed to start|EngineCore encountered an issue"
+)
+"""Exceptions of vLLM that only say that there is another one."""
 _IMPORT: Final = "<import>"
 
 
@@ -81,11 +89,13 @@ class Reason:
         cause: id of the cause.
         line: the line that says so.
         source: why it means that.
+        at_start: the place where it was raised says so, and it was raised before the engine served.
     """
 
     cause: str
     line: str
     source: str
+    at_start: bool = False
 
 
 def bare(line: str) -> str:
@@ -130,7 +140,7 @@ def failures(lines: Sequence[str], known: Tracebacks | None = None) -> list[Fail
             or any(known.of_requests.search(frame) for frame in each.frames)
             or re.search(known.request_kinds, each.kind) is not None
         )
-        each.perhaps = re.search(known.request_words, each.words) is not None
+        each.perhaps = not each.words.startswith("--") and re.search(known.request_words, each.words) is not None
         if any(f == _IMPORT or known.of_runs.search(f) or known.of_starts.search(f) for f in each.frames):
             each.request = each.perhaps = False
         each.request = each.request or each.kind in _BY_HAND
@@ -164,16 +174,18 @@ def reason(lines: Sequence[str], known: Tracebacks | None = None) -> Reason | No
     ended = ended or [each for each in said(lines, known) if each.last > since]
     if not ended or _goes_on(lines, ended[-1].last):
         return None
+    last = ended[-1]
+    ended = [each for each in ended if _REFERS.search(f"{each.kind}: {each.words}") is None]
     reasons = [(each, _placed(each, known, served=_served(lines, each, known))) for each in ended]
     for each, place in reasons:
         if place is not None and place.cause != "engine-died":
-            return Reason(place.cause, each.line, known.sources[place.source])
+            return Reason(place.cause, each.line, known.sources[place.source], not _served(lines, each, known))
     for each in ended:
         if not _served(lines, each, known):
             kind = next((k for k in known.kinds if k.fits("", each.kind, each.words)), None)
             if kind is not None and each.kind:
                 return Reason(kind.cause, each.line, known.sources[kind.source])
-    return Reason("engine-died", ended[-1].line, known.sources["python"])
+    return Reason("engine-died", last.line, known.sources["python"])
 
 
 def _importing(frames: Sequence[str]) -> bool:

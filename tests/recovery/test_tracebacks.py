@@ -32,6 +32,10 @@ def _trace(*frames: str, end: str = "") -> list[str]:
         "2025-08-06T16:31:47.665777774Z [rank0]: ValueError: x",
         "Aug 19 18:34:27 host vllm[8727]: (EngineCore pid=8727) ValueError: x",
         "ERROR 12-05 20:24:46 engine.py:366] ValueError: x",
+        "2025-08-19T18:34:27.123456+0000 host vllm-0[8727]: (EngineCore pid=8727) ValueError: x",
+        "2025-11-26 10:00:05,123 - ERROR worker_base.py:620 -- ValueError: x",
+        "ERROR 2025-11-26 10:00:05 core.py:842] ValueError: x",
+        "   17 ValueError: x",
         "ValueError: x",
     ],
 )
