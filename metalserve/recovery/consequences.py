@@ -46,6 +46,7 @@ TOLD_BETTER_BY: Final = {
     "nic-link-down": ("nic-fault", "nic-cable"),
     "drive-warning": ("drive-bad", "drive-gone"),
     "container-lost-gpus": ("gpu-off-bus", "gpu-no-init", "driver-crash", "driver-hang"),
+    "bad-flags": ("model-unsupported",),  # the configuration that is refused is the model's own
     "model-unsupported": ("build-unfit",),  # a model's file that cannot be imported is one that vLLM does not know
     "gpu-out-of-memory": ("model-does-not-fit",),
 }  # fmt: skip

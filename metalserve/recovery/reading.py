@@ -46,6 +46,7 @@ _SMI = re.compile(r"^=+NVSMI LOG=+[ \t]*$", re.MULTILINE)
 _END_OF_SMI = re.compile(r"^(?:_{20,}|\*\*\* .{1,200})[ \t]*$", re.MULTILINE)
 _FABRIC = re.compile(
     r"nv-fabricmanager|\bnvlsm: |\[tid \d+\]|Fabric Manager version is|[Ff]abric [Mm]anager config file item"
+    r"|Starting NVIDIA fabric manager|NVIDIA Fabric Manager Start Script"
 )
 _ENGINE = re.compile(
     r"\bvllm\b|EngineCore|ProcessGroupNCCL|APIServer pid=|torch\.(?:cuda\.)?OutOfMemoryError|uvicorn|NCCL (?:WARN|INFO)"

@@ -38,6 +38,8 @@ OTHERWISE = {
     "a running container loses its GPUs when systemd reloads": ("container-lost-gpus", "restart-engine"),
     "fabric manager does not accept its configuration": ("fabric-config", "converge"),
     "adapters of two nodes that cannot reach each other": ("nccl-network", "restart-engine"),
+    # Told by the processor itself, over within milliseconds, and a server under load says it all day.
+    "none-power-limit-notification": ("", "nothing"),
 }
 
 
