@@ -81,6 +81,8 @@ def _judge(
     since = _since_the_last_recovery(events)
     table = _by_table(since, catalogue, alone=alone)
     named = next((e for e in reversed(events) if e.kind == "recovery-action" and e.action), None)
+    if named is not None and named.action == "None" and table is not None:
+        named = None  # it spoke of what was before it; a GPU that is gone since has nobody to ask for more
     text = _by_action(named.action or "", pci, named.message, "kernel log", catalogue) if named else None
     live = _by_action(action, pci, f"GPU Recovery Action : {action}", "nvidia-smi", catalogue) if action else None
     lines = tuple(event.message for event in events)

@@ -36,14 +36,15 @@ NOTICED = "grep -q '%s' /opt/metalserve-lab/state/boot/noticed.json"
 
 @dataclass
 class Recovering:
-    """The fleet, and a directory for what a controller remembers."""
+    """The fleet, and a directory for what a controller remembers; `secrets` are variables that the settings name."""
 
     fleet: Fleet
     state: Path
     overrides: dict[str, Any] = field(default_factory=lambda: dict(OVERRIDES))
+    secrets: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        return self.fleet.environment(self.overrides, {"METALSERVE_STATE": str(self.state)})
+        return self.fleet.environment(self.overrides, {"METALSERVE_STATE": str(self.state), **self.secrets})
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "metalserve", "recover", "inventories/lab.py", *arguments]
@@ -55,6 +56,21 @@ class Recovering:
             capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
+
+    def remembered(self, *words: str) -> tuple[int, str]:
+        """Run a command of `metalserve recover` that touches no host; returns its exit status and what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "metalserve", "recover", *words], cwd=ROOT, env=self.environment(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a run and return without waiting for it; `Popen.communicate` gives its JSON and its log."""
+        return subprocess.Popen(
+            self.command("--json", *arguments), cwd=ROOT, env=self.environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
 
     def deploy(self, *arguments: str) -> Ran:
         """Run deploys/recover.py."""
@@ -124,10 +140,11 @@ def mend(fleet: Fleet, names: Collection[str]) -> None:
     """Heal hosts and bring them back to serving; they are rebooted when that is not all."""
     for name in names:
         fleet.lab.heal(name)
-    if not names or fleet.run("--limit", ",".join(names)).rc == 0:
+    limits = [word for name in names for word in ("--limit", name)]
+    if not names or fleet.run(*limits).rc == 0:
         return
     for name in names:
         fleet.lab.stop(name, grace_s=0)
         fleet.lab.start(name)
-    run = fleet.run("--limit", ",".join(names))
+    run = fleet.run(*limits)
     assert run.rc == 0, run.out

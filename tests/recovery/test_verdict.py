@@ -173,6 +173,18 @@ def test_a_well_gpu_does_not_excuse_the_program_that_it_stopped() -> None:
     assert judge(with_gpu(line, recovery_action="None")).rung == "restart-engine"
 
 
+RESET_SINCE = "NVRM: Xid (PCI:0000:09:00): 154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)"
+GONE = "NVRM: Xid (PCI:0000:09:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
+
+
+def test_a_gpu_that_was_reset_and_later_falls_off_the_bus_is_not_well() -> None:
+    others = NodeHardware(gpus=(Gpu(0, pci="0000:0a:00.0", recovery_action="None"),), smi_state="ok")
+    for hardware in (others, None):
+        verdict = judge(Evidence(kernel=f"{XID_119}\n{RESET_SINCE}\n{GONE}", hardware=hardware))
+        assert (verdict.rung, alone(verdict)) == ("reboot", {"gpu-off-bus"})
+    assert judge(Evidence(kernel=f"{XID_119}\n{RESET_SINCE}")).rung == "nothing", "what was before it is dealt with"
+
+
 @pytest.mark.parametrize("action", ["N/A", "[N/A]", None])
 def test_an_action_that_the_driver_does_not_print_has_no_say(action: str | None) -> None:
     assert judge(with_gpu(XID_154, recovery_action=action)).rung == "reboot"
