@@ -28,6 +28,11 @@ ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 """GPT types of both partitions. Source: UEFI; Discoverable Partitions Specification (root, x86-64)."""
 
+_ESP_S = 600
+"""Seconds that a node looks for its EFI system partition; nothing waits for it (`nofail`). Within systemd's 90 a slow
+machine (an emulated one, above all) does not always find it: then it is not mounted, and an update of shim or GRUB goes
+no further than /usr, without a word."""
+
 _FIRST_MIB = 1
 _MIB = 1 << 20
 
@@ -78,7 +83,7 @@ def fstab(identity: Identity) -> str:
     return (
         "# Written by metalserve template build.\n"
         f"UUID={identity.file_system} / ext4 errors=remount-ro 0 1\n"
-        f"UUID={identity.volume_id} /boot/efi vfat umask=0077,nofail 0 2\n"
+        f"UUID={identity.volume_id} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout={_ESP_S} 0 2\n"
     )
 
 

@@ -160,6 +160,10 @@ def test_what_a_disk_is_called_follows_from_its_inputs() -> None:
     assert one == Identity.of("a" * 64)
     assert len({*vars(one).values(), *vars(two).values()}) == 12
     assert f"UUID={one.file_system} / ext4" in fstab(one)
+    esp = next(line.split() for line in fstab(one).splitlines() if line.startswith(f"UUID={one.volume_id} "))
+    assert esp[1:3] == ["/boot/efi", "vfat"]
+    # nothing waits for it, and a machine that is slow to find it has it mounted all the same
+    assert {"nofail", "x-systemd.device-timeout=600"} <= set(esp[3].split(","))
     assert len(one.volume_id) == 9
     spec = load_spec("debian-13-base")
     assert command_line(spec, one).startswith(f"root=UUID={one.file_system} ro console=")
