@@ -15,6 +15,7 @@ from metalserve.pyinfra_seam.cli_run import run_pyinfra
 from metalserve.pyinfra_seam.recovery_looks import Looks
 from metalserve.pyinfra_seam.reimaging import Reimaging
 from metalserve.recovery.host_steps import BUSY, IDLE, step_script
+from metalserve.recovery.look import no_driver
 from metalserve.recovery.packet import write_packet
 from metalserve.recovery.ports import Done, Looked
 from metalserve.recovery.reimage import begun_at
@@ -65,7 +66,7 @@ class HostHands(Looks):
         """Return why a rung cannot be tried on this host; empty when it can."""
         seen, settings = self._seen.get(host), self.sessions.settings[host]
         have = {"ssh"} if seen is not None else set()
-        if seen is not None and "NVRM version" in seen.texts.get("driver.txt", ""):
+        if seen is not None and not no_driver(seen.texts):
             have.add("driver")
         have |= self._bands.have(host, rung)
         if lacks := load_ladder().lacks(rung, have):

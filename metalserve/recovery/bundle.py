@@ -76,7 +76,7 @@ def bundle_of(files: Sequence[tuple[str, str]]) -> Bundle | None:
     manifest = texts.get(MANIFEST)
     if manifest is None:
         return None
-    status = _statuses(manifest)
+    status = statuses_of(manifest)
     lacking = [f"{name}: the command did not end" for name, rc in status.items() if rc == HUNG]
     if not texts.get("kernel.log", "").strip() or status.get("kernel.log", 1) != 0:
         lacking.append("the kernel log")
@@ -135,7 +135,8 @@ def _token(said: Mapping[str, str]) -> Token:
     return "no answer" if unit == "active" else "unknown"
 
 
-def _statuses(manifest: str) -> dict[str, int]:
+def statuses_of(manifest: str) -> dict[str, int]:
+    """Return name of a file -> exit status of its command, `HUNG` when that did not end."""
     found = {}
     for line in manifest.splitlines():
         name, _, rest = line.partition("\t")

@@ -15,7 +15,7 @@ from metalserve.catalogue.ladder import GpuReset, load_ladder
 from metalserve.catalogue.loader import load_gpus
 from metalserve.errors import MetalserveError
 from metalserve.hardware.parsers.text import decode, pci_address
-from metalserve.recovery.bundle import Token, tokens_of
+from metalserve.recovery.bundle import HUNG, MANIFEST, Token, statuses_of, tokens_of
 from metalserve.recovery.reading import evidence_of
 from metalserve.recovery.values import Subject
 from metalserve.recovery.verdict import Verdict, judge
@@ -163,6 +163,19 @@ def reset_of(pci: str) -> GpuReset | None:
     return load_ladder().reset(fabrics.pop() if len(fabrics) == 1 else "mixed")
 
 
+def no_driver(texts: Mapping[str, str]) -> bool:
+    """Tell whether a bundle shows that the driver is not loaded.
+
+    One file that was not there for a moment shows nothing, where another tells of the driver; neither does what was not
+    read to its end.
+    """
+    said = texts.get("driver.txt", "")
+    if not said.strip() or statuses_of(texts.get(MANIFEST, "")).get("driver.txt") == HUNG:
+        return False
+    module = "NVRM version" in said or re.search(r"^nvidia\s", said, re.MULTILINE)
+    return not module and not re.search(r"^Driver Version\s*:", texts.get("smi-q.txt", ""), re.MULTILINE)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -186,4 +199,4 @@ def _upgrading(text: str) -> str:
     return "" if record.finished else record.words
 
 
-__all__ = ["ANSWERING", "Seen", "see", "subjects_of", "unpacked"]
+__all__ = ["ANSWERING", "Seen", "no_driver", "see", "subjects_of", "unpacked"]

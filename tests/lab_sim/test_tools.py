@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import uuid
@@ -124,6 +125,12 @@ def test_proc_driver_goes_with_the_module(machine: Make) -> None:
     driver = host.directory / "sim/state/boot/proc/driver"
     assert "Open Kernel Module for" in (driver / "nvidia/version").read_text()
     assert len(list((driver / "nvidia-nvswitch/devices").iterdir())) == 4
+    with (driver / "nvidia/version").open() as stream:
+        before = os.stat(driver / "nvidia/version").st_ino
+        effects.sync(host.lab)
+        assert os.stat(driver / "nvidia/version").st_ino != before, "replaced: it is never there half written"
+        assert "Open Kernel Module for" in stream.read()
+    assert [each.name for each in (driver / "nvidia").iterdir() if each.is_file()] == ["version"]
     host.stop()
     assert host.run("rmmod nvidia_uvm nvidia")[0] == 0
     assert list(driver.iterdir()) == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metalserve.errors import MetalserveError
 from metalserve.recovery.bundle import Token, tokens_of
-from metalserve.recovery.look import Seen, reset_of, see, serials_of, unpacked
+from metalserve.recovery.look import Seen, no_driver, reset_of, see, serials_of, unpacked
 from metalserve.recovery.since import zero_of
 
 BOOTED = 1_795_600_000.0
@@ -127,6 +127,25 @@ def test_how_gpus_are_reset_is_the_boards_word(device: str, together: str) -> No
     found = reset_of(f"0000:1b:00.0 0302: 10de:{device} (rev a1)\n0000:c1:00.0 0680: 10de:22a3\n")
     assert found is not None and found.together == together
     assert reset_of("0000:00:00.0 0600: 8086:09a2\n") is None
+
+
+UNLOADED = "cat: /proc/driver/nvidia/version: No such file or directory\n580.178.04\nnvidia/580.178.04: installed\n"
+MUTE = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"
+
+
+def test_a_driver_is_not_loaded_when_nothing_tells_of_it() -> None:
+    assert no_driver({**bundle(driver_txt=UNLOADED), "smi-q.txt": MUTE})
+    modules = "nvidia_uvm 2117632 0\nnvidia 14405632 4 nvidia_uvm\n580.178.04\n"
+    assert not no_driver({**bundle(driver_txt=modules), "smi-q.txt": MUTE}), "its version was not there for a moment"
+    assert not no_driver(bundle(driver_txt=UNLOADED)), "nvidia-smi speaks of it"
+    assert not no_driver({**bundle(driver_txt="NVRM version: x 580.178.04\n"), "smi-q.txt": MUTE})
+
+
+def test_what_was_not_read_does_not_show_that_the_driver_is_gone() -> None:
+    assert not no_driver({**bundle(driver_txt=""), "smi-q.txt": MUTE})
+    assert not no_driver({"manifest.tsv": ""})
+    hung = "driver.txt\thung\t20.0\tx\n"
+    assert not no_driver({"driver.txt": UNLOADED, "smi-q.txt": MUTE, "manifest.tsv": hung})
 
 
 def test_a_strangers_program_is_named_and_ours_is_not() -> None:

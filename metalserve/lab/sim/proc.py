@@ -27,8 +27,12 @@ def _modules(lab: Lab) -> None:
         return
     from .kmod import listing  # here, not above: kmod stands on this module
 
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write("".join(f"{line}\n" for line in [*listing(lab), *lab.read("state/boot/modules-real.json", [])]))
+    text = "".join(f"{line}\n" for line in [*listing(lab), *lab.read("state/boot/modules-real.json", [])])
+    with open(path, "r+", encoding="utf-8") as stream:
+        if stream.read() != text:  # who reads it while it is written would find it empty
+            stream.seek(0)
+            stream.write(text)
+            stream.truncate()
 
 
 def version_text(version: str, flavour: str) -> str:
@@ -69,9 +73,12 @@ def _driver(lab: Lab) -> None:
 
 
 def _write(path: str, text: str) -> None:
+    """Replace a file whole: who reads it meanwhile never finds it empty."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(temporary, "w", encoding="utf-8") as stream:
         stream.write(text)
+    os.replace(temporary, path)
 
 
 def device_names(lab: Lab) -> list[str]:
