@@ -12,6 +12,7 @@ from metalserve.errors import MetalserveError
 from metalserve.lab.bmc import service as bmcs
 from metalserve.lab.fleet import RunningFleet, running_fleet
 from metalserve.lab.layout import Layout
+from metalserve.yaml_text import merged
 
 
 def lab_hosts() -> list[tuple[str, dict[str, Any]]]:
@@ -83,16 +84,3 @@ def _overrides(fleet: RunningFleet) -> dict[str, dict[str, Any]]:
             remedy=f"hosts: {', '.join(sorted(known))}",
         )
     return value
-
-
-def merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` with `over` laid on it: maps are merged, a null removes the key, all else replaces."""
-    result = dict(below)
-    for key, value in over.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result

@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -108,11 +107,6 @@ def _fetch(url: str) -> bytes:
             where=url,
             remedy=f"name one that is: {MIRROR_VARIABLE}='http://MIRROR/... [http://SECURITY/...]'",
         ) from error
-
-
-def moment_of(epoch: int) -> str:
-    """Return an epoch as a moment in UTC, as in 2026-11-26T10:15:00Z."""
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def check_unchanged(root: Path, archive: Archive) -> None:

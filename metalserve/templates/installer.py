@@ -4,7 +4,6 @@ simulated and for tests. The protocol is described in `serving.py`.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import urllib.error
@@ -174,15 +173,6 @@ def report(base_url: str, grant: Grant, status: Status, words: str, host_keys: S
     """
     said = {"order": grant.order, "token": grant.token, "status": status, "words": words, "host_keys": [*host_keys]}
     return _post(f"{base_url}/v1/result", said).get("taken") is True
-
-
-def hashed_copy(source: IO[bytes], target: IO[bytes]) -> str:
-    """Copy a stream and return the SHA-256 of what was copied."""
-    hashed = hashlib.sha256()
-    while piece := source.read(1 << 20):
-        hashed.update(piece)
-        target.write(piece)
-    return hashed.hexdigest()
 
 
 def _dump(disk: Disk) -> dict[str, Any]:

@@ -11,9 +11,6 @@ from metalserve.errors import MetalserveError
 from metalserve.templates.qemu import Machine
 from metalserve.trees.system import run
 
-NO_CONNECTION = 255
-"""OpenSSH's exit status when it is the connection that failed, not the command."""
-
 
 @dataclass(frozen=True)
 class Shell:

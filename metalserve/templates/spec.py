@@ -18,7 +18,7 @@ from metalserve.settings import HostSettings
 from metalserve.settings.common import Section, Url, problem
 from metalserve.templates.spec_boot import BootSpec, DiskSpec, FirstBootSpec
 from metalserve.trees.mirrors import machine_mirrors
-from metalserve.yaml_text import read_yaml
+from metalserve.yaml_text import merged, read_yaml
 
 SPECS = FILES / "templates/os"
 
@@ -281,17 +281,4 @@ def _read(path: Path, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]
         raise MetalserveError(f"extends itself by way of '{parent}'", where=str(path))
     below = _read(above, directory, (*seen, path))
     below.pop("name", None)
-    return _laid_over(below, value)
-
-
-def _laid_over(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` with `over` laid on it: maps key by key, a null takes a key away, all else replaces."""
-    result = dict(below)
-    for key, value in over.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = _laid_over(result[key], value)
-        else:
-            result[key] = value
-    return result
+    return merged(below, value)

@@ -94,19 +94,6 @@ class ToolRoot:
             raise MetalserveError(f"{argv[0]} failed ({done.returncode}): {said[-1]}", where="tool root")
         return done
 
-    def popen(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        binds: Mapping[Path, str] | Sequence[Path] = (),
-        environment: Mapping[str, str] | None = None,
-        directory: str = "/",
-        **keywords: Any,
-    ) -> subprocess.Popen[Any]:
-        """Start a program of the tool root; the process is the program itself, so that signals reach it."""
-        command = self.command(argv, binds=binds, environment=environment, directory=directory)
-        return subprocess.Popen(command, **keywords)
-
 
 def recipe_path() -> Path:
     """Return where the tool root of today's list of packages lies."""

@@ -9,11 +9,12 @@ import pytest
 
 from metalserve.errors import MetalserveError
 from metalserve.lab.fleet import RunningFleet, RunningHost
-from metalserve.lab.inventory import lab_hosts, merged
+from metalserve.lab.inventory import lab_hosts
 from metalserve.lab.layout import Layout
 from metalserve.lab.system import write_json
 from metalserve.paths import ROOT
 from metalserve.settings import HostSettings
+from metalserve.yaml_text import merged
 
 
 @pytest.fixture

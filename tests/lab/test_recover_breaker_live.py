@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from metalserve.lab.inventory import merged
+from metalserve.yaml_text import merged
 from tests.lab.fleet import Fleet
 from tests.lab.recovering import OVERRIDES, Recovering, mend, rungs, strike
 from tests.lab.test_main_job import BRIDGED, ENGINES, PCIE, SWITCHED

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from metalserve.lab.inventory import merged
+from metalserve.yaml_text import merged
 from tests.lab.fleet import Fleet
 from tests.lab.load import Door, Load
 from tests.lab.recovering import OVERRIDES, Recovering, mend, strike
