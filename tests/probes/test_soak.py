@@ -119,9 +119,10 @@ def test_telemetry_takes_the_spelling_that_the_driver_knows(known: list[str], sm
         assert telemetry.latest[0]["temperature_c"] == 41
         assert telemetry.latest[0]["reasons"] == ["sw_power_cap"]
         assert telemetry.failed == "" and telemetry.said == ""
-        (smi.parent / "lines").write_text(
-            "Unable to determine the device handle for GPU0: 0000:1B:00.0: Unknown Error\n"
-        )
+        # replaced whole: who is reading the old one must not go on in the middle of the new one
+        new = smi.parent / "lines.new"
+        new.write_text("Unable to determine the device handle for GPU0: 0000:1B:00.0: Unknown Error\n")
+        new.replace(smi.parent / "lines")
         while not telemetry.failed:
             assert time.monotonic() < deadline
             time.sleep(0.02)
