@@ -281,7 +281,8 @@ def _judged(causes: list[Found], catalogue: CauseCatalogue) -> Found | None:
 
 def _of_a_drive_that_is_gone(cause: Found, by_id: dict[str, Found]) -> bool:
     medium = any("critical medium error" in line for line in cause.lines)  # that is the drive's own word
-    return cause.id in ("drive-bad", "drive-errors") and not medium and set(cause.subjects) <= set(by_id["drive-gone"].subjects)
+    fails = cause.id in ("drive-bad", "drive-errors") and not medium
+    return fails and set(cause.subjects) <= set(by_id["drive-gone"].subjects)
 
 
 def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool:
