@@ -20,7 +20,7 @@ from metalserve.recovery.consequences import (
     WHY_NOT_COMPILED,
 )
 from metalserve.recovery.evidence import Evidence
-from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
+from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects, told_suspects
 from metalserve.recovery.suspects import (
     EARLIER,
     Suspect,
@@ -129,6 +129,7 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
     quiet = bool(gpus) and all((gpu.recovery_action or "").strip().lower() == "none" for gpu in gpus)
     suspects = [
         *switch_suspects(events, catalogue),
+        *(() if events else told_suspects(evidence, catalogue)),
         *from_smi(evidence, catalogue),
         *from_gpus(gpus, catalogue),
         *(s for s in from_logs(evidence, catalogue) if not (quiet and s.cause.id in _THE_DRIVER_KNOWS)),
