@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from metalserve.catalogue.causes import Cause, CauseCatalogue
 from metalserve.catalogue.loader import load_xids
 from metalserve.hardware.values import Gpu, XidEvent
+from metalserve.recovery.consequences import BY_ENGINES
+from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.suspects import Suspect, from_event
 
 _ECC_FOLLOWED = {63: "remap-pending", 64: "remap-failed"}
@@ -20,6 +22,10 @@ _CODE = re.compile(r"recovery action changed from .{1,80} to 0x([0-9a-fA-F]{1,8}
 _PROGRAM = ("program-fault",)
 _PREVIOUS = re.compile(r"caused by previous Xid (\d{1,4})")
 """Xid 45 of newer drivers names what it cleans up after; the line of that Xid may be gone from the log."""
+_TOLD = re.compile(
+    r"\bXidCriticalError: Xid=(?P<xid>\d{1,4})(?: on Device=(?P<name>[\w-]{1,80}))?"
+    r"|\bDetected XID (?P<code>\d{1,4}) for GPU (?P<gpu>\d{1,3})\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,18 @@ def switch_suspects(events: Iterable[XidEvent], catalogue: CauseCatalogue) -> li
         from_event(event, "switch-fatal", catalogue, source)
         for event in events
         if event.kind == "sxid" and event.severity == "Fatal"
+    ]
+
+
+def told_suspects(evidence: Evidence, catalogue: CauseCatalogue) -> list[Suspect]:
+    """Return the Xids that Kubernetes' device plugin and DCGM tell of; the kernel's own line says more of them."""
+    logs = [("kernel log", evidence.kernel or "")]
+    logs += [(f"{BY_ENGINES}{name}", text) for name, text in evidence.engines.items()]
+    return [
+        of_xid(XidEvent("xid", int(told["xid"] or told["code"]), told["name"] or told["gpu"], line), catalogue, origin)
+        for origin, text in logs
+        for line in text.splitlines()
+        if (told := _TOLD.search(line)) is not None
     ]
 
 

@@ -239,12 +239,14 @@ def _take(where: str, text: str, parts: _Parts) -> int:
             parts.add("fabric", others)
     others = "\n".join(line for line in others.splitlines() if not _SYSLOG.match(line) or _CONTAINER.search(line))
     named = not taken and _NAMED.search(name) is not None and others.strip() != ""
-    if _ENGINE.search(others) or _has_sign(others, "engine") or named:
+    speaks = _ENGINE.search(others) is not None or _has_sign(others, "engine")
+    if speaks or named:
         parts.engines[_engine_name(name, len(parts.engines))] = others
         taken += 1
         if by_fabric_manager and not of_the_kernel:
             parts.add("fabric", rest)
-    if _SEL.search(rest) or (not taken and len(rest) < _EVENT_LOG_LIMIT):
+    nothing_known = not taken or (named and not speaks)
+    if _SEL.search(rest) or (nothing_known and len(rest) < _EVENT_LOG_LIMIT):
         parts.bmc = parts.bmc or read_event_log(rest)
         taken += parts.bmc is not None
     return taken

@@ -20,7 +20,7 @@ from metalserve.recovery.consequences import (
     WHY_NOT_COMPILED,
 )
 from metalserve.recovery.evidence import Evidence
-from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects
+from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects, told_suspects
 from metalserve.recovery.suspects import (
     EARLIER,
     Suspect,
@@ -129,6 +129,7 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
     quiet = bool(gpus) and all((gpu.recovery_action or "").strip().lower() == "none" for gpu in gpus)
     suspects = [
         *switch_suspects(events, catalogue),
+        *(() if events else told_suspects(evidence, catalogue)),
         *from_smi(evidence, catalogue),
         *from_gpus(gpus, catalogue),
         *(s for s in from_logs(evidence, catalogue) if not (quiet and s.cause.id in _THE_DRIVER_KNOWS)),
@@ -281,7 +282,8 @@ def _judged(causes: list[Found], catalogue: CauseCatalogue) -> Found | None:
 
 def _of_a_drive_that_is_gone(cause: Found, by_id: dict[str, Found]) -> bool:
     medium = any("critical medium error" in line for line in cause.lines)  # that is the drive's own word
-    return cause.id == "drive-bad" and not medium and set(cause.subjects) <= set(by_id["drive-gone"].subjects)
+    fails = cause.id in ("drive-bad", "drive-errors") and not medium
+    return fails and set(cause.subjects) <= set(by_id["drive-gone"].subjects)
 
 
 def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool:
