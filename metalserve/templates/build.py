@@ -133,13 +133,6 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
     if spec.roles:
         with step(f"roles: {', '.join(spec.roles)}"):
             converge(spec, root, epoch=archive.epoch, cache=cache, place=place)
-        with step("roles again, which must have nothing to do"):
-            left = converge(spec, root, epoch=archive.epoch, cache=cache, place=place)
-            if left:
-                raise MetalserveError(
-                    f"the roles are not done after one run: {'; '.join(left[:3])}", where=spec.name,
-                    remedy="this is a fault of a role: a node made from it would be changed by each run",
-                )  # fmt: skip
     check_unchanged(root, archive)
     with step("packages"):
         out = place / "out"
@@ -155,6 +148,9 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
     build = build_name(created, inputs)
     with ThreadPoolExecutor(max_workers=1) as beside:
         sbom = beside.submit(write_sbom, seen, installed, subject, out)
+        if spec.roles:
+            with step("roles again, which must have nothing to do"):
+                _nothing_left(spec, converge(spec, root, epoch=archive.epoch, cache=cache, place=place))
         with step("changes since the build before"):
             parts = parts_of(base, spec.architecture, kernel, spec.release, inputs, archive.epoch)
             side = Side(build, parts, tuple(installed))
@@ -175,6 +171,14 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
         reproducible=reproducible(spec, root),
     )  # fmt: skip
     return Built(out, manifest)
+
+
+def _nothing_left(spec: TemplateSpec, changes: list[str]) -> None:
+    if changes:
+        raise MetalserveError(
+            f"the roles are not done after one run: {'; '.join(changes[:3])}", where=spec.name,
+            remedy="this is a fault of a role: a node made from it would be changed by each run",
+        )  # fmt: skip
 
 
 _COMPILED = "holds kernel modules compiled by DKMS in the build: two builds of them were not compared yet"

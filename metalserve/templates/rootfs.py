@@ -9,6 +9,7 @@ import hashlib
 import shlex
 import subprocess
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 from metalserve.errors import MetalserveError
@@ -41,6 +42,17 @@ DNF_PACKAGES = (
 EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 INCLUDED = ("/usr/share/doc/*/copyright",)
 """Licences stay: an image is handed on."""
+
+_UPDATE = "/usr/sbin/update-initramfs"
+_HOLD_INITRD = f'chroot "$1" dpkg-divert --quiet --local --rename --add {_UPDATE} && ln -s /usr/bin/true "$1"{_UPDATE}'
+_MAKE_INITRD = (
+    f'rm "$1"{_UPDATE} && chroot "$1" dpkg-divert --quiet --local --rename --remove {_UPDATE} || exit 1; '
+    f'[ -x "$1"{_UPDATE} ] || exit 0; cd "$1"/usr/lib/modules 2>/dev/null || exit 0; '
+    f'for kernel in *; do [ ! -d "$kernel" ] || chroot "$1" update-initramfs -c -k "$kernel" || exit 1; done'
+)
+_ONE_INITRD = (f"--essential-hook={_HOLD_INITRD}", f"--customize-hook={_MAKE_INITRD}")
+"""The initial RAM disk is made once, when every package is there: the kernel's package makes one before most others are
+set up, and the packages' triggers make it again (6 s each of the 61 s that Debian 13 takes)."""
 
 
 def packages_of(spec: TemplateSpec) -> tuple[str, ...]:
@@ -148,7 +160,7 @@ def make_rootfs(spec: TemplateSpec, archive: Archive, root: Path, *, cache: Path
             remedy=f"install the package {package} (Debian 13 has those of Ubuntu)",
         )
     recipe = apt_recipe(spec, archive.mirrors, keyring, cache=cache, options=tuple(apt_network_options()))
-    bootstrap(recipe, root, log, epoch=archive.epoch)
+    bootstrap(replace(recipe, further=(*recipe.further, *_ONE_INITRD)), root, log, epoch=archive.epoch)
     if spec.kernel.files:
         files = [fetch_pool_file(archive.mirrors, each, cache / "pool") for each in spec.kernel.files]
         names = [f"/mnt/{path.name}" for path in files]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,8 @@ sys.exit(main())
 
 _TIMEOUT_S = 600.0
 
+_PACKAGE = re.compile(r"^Package: *(\S+)", re.MULTILINE)
+
 
 def write_sbom(root: Path, packages: Sequence[Package], subject: Subject, directory: Path) -> None:
     """Write `sbom.cdx.json` and `sbom.spdx.json`.
@@ -59,7 +62,8 @@ def write_sbom(root: Path, packages: Sequence[Package], subject: Subject, direct
         write_whole(directory / name, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
-_READ = ("var/lib/dpkg/status", "var/lib/dpkg/arch-native", "var/lib/apt/extended_states", "var/lib/apt/lists")
+_READ = ("var/lib/dpkg/status", "var/lib/dpkg/arch-native", "var/lib/apt/extended_states")
+_LISTS = "var/lib/apt/lists"
 """What debsbom reads of a root beside copyright files. Source: debsbom 0.10, generate/generate.py, apt/copyright.py."""
 
 
@@ -81,11 +85,32 @@ def what_it_reads(root: Path, packages: Sequence[Package], subject: Subject, pla
             continue
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, symlinks=True)
-        else:
-            shutil.copy2(source, target)
+        shutil.copy2(source, target)
+    lists = (root / _LISTS).resolve()
+    if lists.is_dir() and lists.is_relative_to(top):
+        _copy_lists(lists, place / _LISTS, {package.name for package in packages} | {p.source for p in packages})
     return place
+
+
+def _copy_lists(lists: Path, target: Path, names: set[str]) -> None:
+    """Copy the indexes that debsbom reads, of an archive's packages only those that are installed or their sources:
+    it looks each up by its name, and takes 6 s to read the 69,000 of Debian 13.
+    """
+    target.mkdir(parents=True)
+    for path in sorted(lists.iterdir()):
+        if path.name.endswith(("Release", "_Packages", "_Sources")) and path.is_file() and not path.is_symlink():
+            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            if not path.name.endswith("Release"):
+                wanted = (each for each in text.split("\n\n") if _named(each) in names)
+                text = "".join(f"{each.rstrip()}\n\n" for each in wanted)
+            (target / path.name).write_text(text, encoding="utf-8", errors="surrogateescape")
+        elif "_Packages." in path.name or "_Sources." in path.name:  # apt was told to keep them compressed
+            shutil.copy2(path, target / path.name)
+
+
+def _named(stanza: str) -> str | None:
+    found = _PACKAGE.search(stanza)
+    return found[1] if found else None
 
 
 def _by_debsbom(root: Path, subject: Subject) -> tuple[dict[str, Any], dict[str, Any]]:

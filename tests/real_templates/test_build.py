@@ -227,7 +227,7 @@ def until(running: list[subprocess.Popen[str]], condition: Callable[[], bool]) -
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("when", ["root.new/usr/bin", "root/etc/apt", "root.part"])
+@pytest.mark.parametrize("when", ["root.new/usr/bin", "root/etc/apt", "disk.raw"])
 def test_a_disk_that_fills_up_publishes_nothing(home: Path, when: str) -> None:
     """The home is a disk of its own that shrinks to what is used on it when the build has come to `when`."""
     small, name = home / "small", "debian-13-base"

@@ -70,6 +70,24 @@ def test_the_copy_that_is_read_beside_other_work_gives_the_same_documents(tmp_pa
     assert "of-the-machine-that-builds" not in (tmp_path / CYCLONEDX).read_text()
 
 
+def test_of_the_archives_lists_only_what_is_installed_is_read(tmp_path: Path, root: Path) -> None:
+    lists = root / "var/lib/apt/lists"
+    lists.mkdir(parents=True)
+    about = "Codename: trixie\nArchitectures: amd64\nComponents: main\n"
+    (lists / "archive_dists_trixie_InRelease").write_text(about)
+    stanza = "Package: {}\nVersion: {}\nArchitecture: amd64\nMaintainer: M <m@m.invalid>\nSHA256: {}\nFilename: p/{}\n"
+    names = [("package-7", "1.8-1", "7" * 64), ("stranger", "1.8-1", "8" * 64), ("package-70", "1.8-1", "9" * 64)]
+    index = "\n".join(stanza.format(name, version, digest, name) for name, version, digest in names)
+    (lists / "archive_dists_trixie_main_binary-amd64_Packages").write_text(index)
+    (lists / "archive_dists_trixie_main_i18n_Translation-en").write_text("Package: package-7\n")
+    whole = documents(tmp_path / "one", root)
+    assert b"7" * 64 in whole[0], "the list is read"
+    copy = what_it_reads(root, packages_of_root(root), DEBIAN, tmp_path / "copy")
+    (kept,) = (copy / "var/lib/apt/lists").glob("*_Packages")
+    assert kept.read_text().count("Package: ") == 1
+    assert documents(tmp_path / "two", copy) == whole
+
+
 def test_a_package_that_the_document_lacks_is_found(tmp_path: Path, root: Path) -> None:
     pytest.importorskip("debsbom")
     packages = [*packages_of_root(root), Package("hidden", "1", "amd64", "hidden")]
