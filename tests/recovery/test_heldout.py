@@ -40,6 +40,11 @@ OTHERWISE = {
     "adapters of two nodes that cannot reach each other": ("nccl-network", "restart-engine"),
     # Told by the processor itself, over within milliseconds, and a server under load says it all day.
     "none-power-limit-notification": ("", "nothing"),
+    # "Full" stands in the thread's title only: the line tells of a pool that is read-only or failed, and not why.
+    "thin-pool-full-cl1n002": ("filesystem-damaged", "reboot"),
+    # A cause of its own since, with the rung that was right: a GPU that fails beside it must not be explained by it.
+    "ice-safe-mode-no-ddp": ("nic-driver", "converge"),
+    "peermem-symbol-version": ("nic-driver", "converge"),
 }
 
 
