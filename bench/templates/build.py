@@ -1,9 +1,10 @@
 """What a template costs over its plain distribution: time and size against mmdebstrap with the very same packages.
 
-    sudo python -m bench.templates.build HOME OUT.json [NAME]
+    sudo python -m bench.templates.build HOME OUT.json [NAME [ROUNDS]]
 
 HOME is a templates directory; its package cache is warm after a first build of NAME (debian-13-base unless given). Both
-are made from that cache, one after the other, and packed as tar.zst alike.
+are made from that cache, in turn, and packed as tar.zst alike. `cpu_s` is processor time, which a busy machine changes
+less than the seconds that pass.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from metalserve.templates.archive import keyring_of, mirrors_for, read_archive
 from metalserve.templates.build import build_template
@@ -46,34 +49,70 @@ def plain(home: Path, name: str, packages: tuple[str, ...]) -> dict[str, float]:
         packed = place / "root.tar.zst"
         command = f"tar -C {place / 'root'} --numeric-owner -cf - . | zstd -q -3 -T2 -o {packed}"
         subprocess.run(["sh", "-c", command], check=True)
-        return {"tree_s": tree, "packed_s": time.monotonic() - began, "packed_bytes": packed.stat().st_size}
+        return {
+            "seconds": time.monotonic() - began,
+            "tree_s": tree,
+            "root_tar_bytes": packed.stat().st_size,
+        }
     finally:
         remove_tree(place)
 
 
-def main(home: Path, out: Path, name: str) -> None:
-    """Build both, write the record."""
-    os.environ["METALSERVE_TEMPLATES_DIR"] = str(home)
-    load, began, tools = os.getloadavg(), time.monotonic(), tool_root()
+def ours(home: Path, name: str) -> dict[str, Any]:
+    """Build the template; returns seconds, bytes, and the build itself."""
+    began, tools = time.monotonic(), tool_root()
     build = build_template(load_spec(name), shelf=Shelf(home / "shelf"), tools=tools)
-    seconds = time.monotonic() - began
-    installed = read_tsv(build.path / "packages.tsv")
-    other = plain(home, name, tuple(package.name for package in installed))
-    ours = build.manifest.files["root.tar.zst"].size
+    files = build.manifest.files
+    return {
+        "seconds": time.monotonic() - began,
+        "root_tar_bytes": files["root.tar.zst"].size,
+        "disk_bytes": files["disk.raw.zst"].size,
+        "build": build,
+    }
+
+
+def spent() -> float:
+    """Return the processor seconds of this process and of what it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def main(home: Path, out: Path, name: str, rounds: int) -> None:
+    """Build both in turn, write the record; the ratios are of the medians."""
+    os.environ["METALSERVE_TEMPLATES_DIR"] = str(home)
+    runs: list[dict[str, Any]] = []
+    packages: tuple[str, ...] = ()
+    for number in range(rounds):
+        for arm in ("template", "plain"):
+            load, before = os.getloadavg()[0], spent()
+            if arm == "template":
+                made = ours(home, name)
+                packages = tuple(package.name for package in read_tsv(made.pop("build").path / "packages.tsv"))
+            else:
+                made = plain(home, name, packages)
+            values = {key: round(value, 1) for key, value in made.items()}
+            runs.append(
+                {"round": number, "arm": arm, **values, "cpu_s": round(spent() - before, 1), "load": round(load, 2)}
+            )
+            print(json.dumps(runs[-1]), flush=True)
     record = {
-        "schema": 1,
+        "schema": 2,
         "template": name,
-        "packages": len(installed),
-        "host": {"cpus": os.cpu_count(), "load_before": load, "load_after": os.getloadavg()},
-        "build_s": round(seconds, 1),
-        "root_tar_bytes": ours,
-        "disk_bytes": build.manifest.files["disk.raw.zst"].size,
-        "plain": {key: round(value, 1) for key, value in other.items()},
-        "ratio": {"size": round(ours / other["packed_bytes"], 3), "time": round(seconds / other["packed_s"], 2)},
+        "packages": len(packages),
+        "cpus": os.cpu_count(),
+        "runs": runs,
+        "ratio": {key: ratio(runs, key) for key in ("seconds", "cpu_s", "root_tar_bytes")},
     }
     out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["ratio"]))
 
 
+def ratio(runs: list[dict[str, Any]], key: str) -> float:
+    """Return how often the plain arm's median goes into the template's."""
+    median = {arm: statistics.median(run[key] for run in runs if run["arm"] == arm) for arm in ("template", "plain")}
+    return round(median["template"] / median["plain"], 3)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "debian-13-base")
+    given = dict(enumerate(sys.argv))
+    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]), given.get(3, "debian-13-base"), int(given.get(4, "2")))
