@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from metalserve.errors import MetalserveError
 from metalserve.paths import ROOT
 from metalserve.templates.spec import TemplateSpec
 from metalserve.trees.debian import dpkg_error
 from metalserve.trees.inside import CONTAINED
-from metalserve.trees.system import read_text_tail
+from metalserve.trees.system import NO_ROOM, ran_out_of_room, read_text_tail
 
 DEPLOY = "deploys/os_template.py"
 
@@ -30,6 +31,14 @@ def check_connector() -> None:
             "pyinfra does not know the connector @image", where="pyinfra.connectors",
             remedy="this checkout was installed before it had one: pip install -e .",
         )  # fmt: skip
+
+
+def _hosts(report: Path) -> list[dict[str, Any]]:
+    """Return what the report has of each host; nothing when there is none, or only half of one (a full disk)."""
+    try:
+        return list(json.loads(report.read_text())["hosts"].values())
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: Path) -> list[str]:
@@ -67,7 +76,17 @@ def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: 
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
             check=False,
         )  # fmt: skip
-    hosts = list(json.loads(report.read_text())["hosts"].values()) if report.exists() else []
+    tail = read_text_tail(log)
+    hosts = _hosts(report)
+    failed = done.returncode != 0 or not hosts or any(host.get("failure") for host in hosts)
+    if failed and ran_out_of_room(
+        place, tail + "".join((host.get("failure") or {}).get("evidence", "") for host in hosts)
+    ):
+        raise MetalserveError(
+            f"{NO_ROOM} while the roles ran",
+            where=str(place),
+            remedy="make room (`metalserve template gc`) and build again",
+        )
     for host in hosts:
         if failure := host.get("failure"):
             words = f"{failure['role']} / {failure['stage']}: {failure['what']}"
@@ -76,7 +95,7 @@ def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: 
                 words = f"{words}: {package}"
             raise MetalserveError(words, where=spec.name, remedy=failure.get("remedy") or f"see {log}")
     if done.returncode != 0 or not hosts:
-        lines = [line.strip() for line in read_text_tail(log).splitlines() if line.strip()]
+        lines = [line.strip() for line in tail.splitlines() if line.strip()]
         raise MetalserveError(
             f"the roles did not run ({done.returncode}): {lines[-1] if lines else 'no message'}", where=str(log)
         )

@@ -6,6 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -218,3 +220,19 @@ def read_text_tail(path: Path, size: int = 64 << 10) -> str:
             return stream.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+NO_ROOM = "No space left on device"
+_LEAST = 8 << 20
+"""Bytes free; a program that found less may have had no room to say why it failed, its log being on the same disk."""
+_FULL = re.compile(rf"{NO_ROOM}|\[Errno 28\]|\bENOSPC\b")
+
+
+def ran_out_of_room(directory: Path, said: str) -> bool:
+    """Tell whether what has just failed there failed for want of room: it said so, or next to nothing is free.
+
+    Args:
+        directory: on the disk that it wrote to; what it left must still be there.
+        said: its words, as far as they were written.
+    """
+    return _FULL.search(said) is not None or shutil.disk_usage(directory).free < _LEAST

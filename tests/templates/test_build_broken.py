@@ -34,7 +34,7 @@ from metalserve.templates.signing import TrustedKey
 from metalserve.templates.spec import KernelSpec, TemplateSpec, load_spec
 from metalserve.trees.debian import Bootstrap
 from metalserve.trees.mirrors import Mirrors
-from metalserve.trees.system import mount_overlay, mounts_below, run
+from metalserve.trees.system import mount_overlay, mounts_below, ran_out_of_room, run
 from tests.templates.builds import make_keys
 from tests.templates.killed import killed_at
 from tests.templates.standin_build import TOOLS, small_spec, stand_in
@@ -164,6 +164,15 @@ def test_a_disk_that_fills_up_at_any_moment_is_one_line_and_nothing_stays(
         assert failed >= 5, "it ran out at several steps"
         assert home.whole() == 1, "and works when there is room"
         assert home.left() == []
+
+
+def test_a_program_that_had_no_room_to_say_so_is_told_from_one_that_failed(tmp_path: Path) -> None:
+    assert ran_out_of_room(tmp_path, "dpkg: error processing archive: failed to write: No space left on device")
+    assert ran_out_of_room(tmp_path, "OSError: [Errno 28] : 'report.json.new'")
+    assert not ran_out_of_room(tmp_path, "tar --extract failed: 512")
+    if os.geteuid() == 0:
+        with small_disk(tmp_path / "small", 1024):
+            assert ran_out_of_room(tmp_path / "small", "tar --extract failed: 512")
 
 
 def package(name: str, version: str, *, fails: bool = False) -> Package:
