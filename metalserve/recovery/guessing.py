@@ -123,7 +123,10 @@ def _is_over(pair: Pair, line: str, table: Guesses) -> bool:
 
 
 def _known(line: str, log: Log, catalogue: CauseCatalogue) -> bool:
-    """Tell whether a sign knows the line: what it says was weighed there, and was not held against the host."""
+    """Tell whether a sign knows the line, or healthy hosts print it: it was not held against the host there."""
     likely = catalogue.likely(log, line)
-    return likely is not None and any(sign.head is None and sign.search(line) for sign in likely.signs)
-
+    if likely is None:
+        return False
+    if any(kind.excused is not None and kind.compiled.search(line) and kind.excused.search(line) for kind in likely.unread):
+        return True
+    return any(sign.head is None and sign.search(line) for sign in likely.signs)
