@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from metalserve.catalogue.causes import load_causes
 from metalserve.catalogue.models import CatalogueError
+from metalserve.catalogue.needles import needles
 from metalserve.yaml_text import read_yaml
 
 
@@ -36,8 +37,15 @@ class Component(_Row):
         """The pattern of `unless`, if there is one."""
         return re.compile(self.unless, re.IGNORECASE) if self.unless else None
 
+    @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
+        return needles(self.pattern)
+
     def speaks(self, line: str) -> bool:
-        """Tell whether a line is of this component."""
+        """Tell whether a line, in lower case, is of this component."""
+        if self.needles and not any(word in line for word in self.needles):
+            return False
         return self.compiled.search(line) is not None and not (self.excused and self.excused.search(line))
 
 
@@ -53,6 +61,17 @@ class Outcome(_Row):
     def compiled(self) -> re.Pattern[str]:
         """The pattern, without regard to case."""
         return re.compile(self.pattern, re.IGNORECASE)
+
+    @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
+        return needles(self.pattern)
+
+    def happened(self, line: str) -> bool:
+        """Tell whether a line, in lower case, tells of it."""
+        if self.needles and not any(word in line for word in self.needles):
+            return False
+        return self.compiled.search(line) is not None
 
 
 class Pair(_Row):

@@ -73,7 +73,8 @@ def held_down(pair: Pair, catalogue: CauseCatalogue) -> Cause:
 def pair_of(line: str, table: Guesses) -> int | None:
     """Return which pair a line fits, by its place in the table; None when it has no words of trouble for any."""
     line = line[:_LOOKED_AT]
-    ended = [each for each in table.outcomes if each.compiled.search(line)]
+    lower = line.lower()
+    ended = [each for each in table.outcomes if each.happened(lower)]
     if not ended or table.excused.search(line):
         return None
     speaks: dict[str, bool] = {}
@@ -84,7 +85,7 @@ def pair_of(line: str, table: Guesses) -> int | None:
             if names.isdisjoint(pair.what):
                 continue
             if pair.who not in speaks:
-                speaks[pair.who] = table.component(pair.who).speaks(line)
+                speaks[pair.who] = table.component(pair.who).speaks(lower)
             if speaks[pair.who]:
                 return rank
     return None
@@ -119,7 +120,9 @@ def _hits(
 
 
 def _is_over(pair: Pair, line: str, table: Guesses) -> bool:
-    return pair.ends is not None and pair.ends.search(line) is not None and table.component(pair.who).speaks(line)
+    if pair.ends is None or not pair.ends.search(line):
+        return False
+    return table.component(pair.who).speaks(line.lower())
 
 
 def _known(line: str, log: Log, catalogue: CauseCatalogue) -> bool:
