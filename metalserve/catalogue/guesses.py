@@ -127,7 +127,11 @@ class Guesses(_Row):
             if twice := seen & pairs:
                 raise ValueError(f"told twice: {sorted(twice)[0]}")
             seen |= pairs
-        patterns = [*self.harmless, *(each.pattern for each in (*self.components, *self.outcomes))]
+        patterns = [
+            *self.harmless,
+            *(each.pattern for each in self.components),
+            *(each.pattern for each in self.outcomes),
+        ]
         patterns += [each.unless or "" for each in self.components] + [each.over or "" for each in self.pairs]
         for pattern in patterns:
             re.compile(pattern)

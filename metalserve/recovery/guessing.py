@@ -1,7 +1,7 @@
 """A guess where no sign knows a line: by the words for a component and for how it ended. Pure.
 
-It is made only when nothing else tells what ails the host, and it is for people: it names one cause with low confidence,
-and no step by it alone is heavier than to start services again. `metalserve recover` takes no step for it.
+It is made only when nothing else tells what ails the host, and it is for people: it names one cause with low
+confidence, and asks for no step that is heavier than to start services again. `metalserve recover` judges without it.
 """
 
 from __future__ import annotations
@@ -92,31 +92,29 @@ def pair_of(line: str, table: Guesses) -> int | None:
 
 
 def _texts(evidence: Evidence) -> Iterator[tuple[Log, str, str]]:
-    yield "kernel", evidence.kernel or "", "kernel log"
+    yield "kernel", evidence.kernel or "", "log of the host"
     yield "fabric", evidence.fabric or "", "fabric manager's log"
     if evidence.bmc is not None:
         told = [f"{event.code} {event.message}".strip() for event in evidence.bmc.events if event.severity in _BAD]
         yield "bmc", "\n".join(told), "BMC's event log"
 
 
-def _hits(
-    text: str, log: Log, catalogue: CauseCatalogue, table: Guesses, seen: set[str]
-) -> Iterator[tuple[int, str]]:
+def _hits(text: str, log: Log, catalogue: CauseCatalogue, table: Guesses, seen: set[str]) -> Iterator[tuple[int, str]]:
     """Find the lines that fit a pair and were not said to be over again, each form once."""
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, str, str]] = []
     for line in clean(text).splitlines():
         line = line.strip()[:2000]
+        over = {rank for rank in {rank for rank, _, _ in found} if _is_over(table.pairs[rank], line, table)}
+        seen -= {form for rank, _, form in found if rank in over}  # it may come again, and stay
+        found = [each for each in found if each[0] not in over]
         form = _NUMBERS.sub("#", line[:_LOOKED_AT])
-        ended = {rank for rank, _ in found if _is_over(table.pairs[rank], line, table)}
-        if ended:
-            found = [each for each in found if each[0] not in ended]
         if form in seen or len(seen) >= _FORMS:
             continue
         seen.add(form)
         rank = pair_of(line, table)
         if rank is not None and not _known(line, log, catalogue):
-            found.append((rank, line))
-    yield from found
+            found.append((rank, line, form))
+    yield from ((rank, line) for rank, line, _ in found)
 
 
 def _is_over(pair: Pair, line: str, table: Guesses) -> bool:
@@ -126,10 +124,11 @@ def _is_over(pair: Pair, line: str, table: Guesses) -> bool:
 
 
 def _known(line: str, log: Log, catalogue: CauseCatalogue) -> bool:
-    """Tell whether a sign knows the line, or healthy hosts print it: it was not held against the host there."""
+    """Tell whether a sign knows the line or its `unless` excuses it, or healthy hosts print it: it was weighed."""
     likely = catalogue.likely(log, line)
     if likely is None:
         return False
-    if any(kind.excused is not None and kind.compiled.search(line) and kind.excused.search(line) for kind in likely.unread):
-        return True
-    return any(sign.head is None and sign.search(line) for sign in likely.signs)
+    for kind in likely.unread:
+        if kind.excused is not None and kind.compiled.search(line) and kind.excused.search(line):
+            return True
+    return any(sign.head is None and sign.compiled.search(line) for sign in likely.signs)
