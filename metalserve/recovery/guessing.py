@@ -23,6 +23,13 @@ _LOOKED_AT: Final = 400
 _FORMS: Final = 20_000
 """Lines of different form that are looked at in a log; one with more repeats itself in words, too."""
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]{1,16}|\d{1,20}")
+_LOGGED: Final = re.compile(
+    r"^.{0,60}?\d\d:\d\d:\d\d|^.{0,20}\[[ \d]{1,12}\.\d{1,9}\]|^.{0,80}?[\w)]\[\d{1,10}\]: "
+    r"|^[^<|\"'=]{0,100}?[^\s:]: \S|^\s*[0-9a-f]{1,4} \||^[A-Z][\w-]{1,30}(?: [\w()./:%-]{1,60}){4}"
+)
+"""How a line of a log begins: with a time, who speaks, or a sentence. Tables and listings of tools do not."""
+_A_FEW: Final = 6
+"""Lines of a text that are read in whatever form they are: somebody picked them out of a log."""
 _BAD: Final = ("Critical", "Warning", "")
 """Severities of a BMC's events that speak of trouble."""
 _SOURCE: Final = "words of the line, no sign"
@@ -102,8 +109,11 @@ def _texts(evidence: Evidence) -> Iterator[tuple[Log, str, str]]:
 def _hits(text: str, log: Log, catalogue: CauseCatalogue, table: Guesses, seen: set[str]) -> Iterator[tuple[int, str]]:
     """Find the lines that fit a pair and were not said to be over again, each form once."""
     found: list[tuple[int, str, str]] = []
-    for line in clean(text).splitlines():
+    lines = clean(text).splitlines()
+    for line in lines:
         line = line.strip()[:2000]
+        if len(lines) > _A_FEW and not _LOGGED.search(line):
+            continue
         over = {rank for rank in {rank for rank, _, _ in found} if _is_over(table.pairs[rank], line, table)}
         seen -= {form for rank, _, form in found if rank in over}  # it may come again, and stay
         found = [each for each in found if each[0] not in over]

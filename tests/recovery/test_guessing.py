@@ -157,6 +157,24 @@ def test_a_text_of_which_nothing_else_is_known_is_read_for_its_words(tmp_path: P
     assert counting(judge(read_evidence([str(path)]))) == [("drive-gone", "nothing", True)]
 
 
+def test_what_tools_list_is_no_log() -> None:
+    tables = """
+    <clocks_event_reason_hw_thermal_slowdown>Not Active</clocks_event_reason_hw_thermal_slowdown>
+        Array State : AA ('A' == active, '.' == missing, 'R' == replacing)
+           2     254        2        1      faulty sync writemostly failfast   /dev/vda2
+    sda               8:0    0   20G  0 disk            sda failed
+    | GPU  Name        Persistence-M| Bus-Id        Disp.A | Volatile Uncorr. ECC |
+        UESta:  DLP- SDES- TLP- FCP- CmpltTO- CmpltAbrt- UnxCmplt- RxOF- MalfTLP- ECRC- UnsupReq-
+        PCIe fatal=1
+    """
+    assert guessed(Evidence(kernel=tables), CAUSES) == []
+    line = "[ 12.0] PCIe slot 4: fatal error"
+    assert [s.line for s in guessed(Evidence(kernel=f"{tables}\n{line}"), CAUSES)] == [line]
+    assert [s.line for s in guessed(Evidence(kernel="PCIe fatal=1"), CAUSES)] == ["PCIe fatal=1"], (
+        "picked out by somebody"
+    )
+
+
 def test_recover_judges_without_guesses() -> None:
     """What a look says may be followed by a step."""
     seen = see({"manifest.tsv": "kernel.log\t0\n", "kernel.log": UNKNOWN})
