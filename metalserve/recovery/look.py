@@ -107,7 +107,7 @@ def see(texts: Mapping[str, str], *, since: float = 0.0, known: Mapping[str, str
         known: PCI address -> serial number, from earlier looks: a GPU that is off the bus tells none.
     """
     evidence = evidence_of([("bundle", list(texts.items()))], since=since)
-    verdict = judge(evidence)
+    verdict = judge(evidence, guess=False)  # what follows may be a step
     serials = serials_of(texts.get("smi-q.txt", ""))
     clock = texts.get("clock.txt", "").split("\n")
     record = texts.get("upgrade.json", "")

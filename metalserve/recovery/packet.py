@@ -65,7 +65,7 @@ def write_packet(
                 content = scrubbed(content)
                 texts.append((f"{where}/{name}", decode(content)))
                 kept[f"{where}/{name}"] = _packed(name, content)
-            looks.append((where, judge(read_evidence([str(path)]))))
+            looks.append((where, judge(read_evidence([str(path)]), guess=False)))
         except MetalserveError as error:
             looks.append((where, f"could not be read: {error}"))
     parts = parts_of(attempt.subjects, texts, hardware)

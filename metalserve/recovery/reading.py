@@ -27,6 +27,7 @@ from metalserve.recovery.bmc_evidence import read_bmc, read_event_log
 from metalserve.recovery.bmc_values import BmcEvidence
 from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.guessing import guessable
 from metalserve.recovery.opening import files_of, unwrapped
 from metalserve.recovery.since import after, now_of, zero_of, zone_of
 from metalserve.recovery.suspects import of_kernel
@@ -249,7 +250,17 @@ def _take(where: str, text: str, parts: _Parts) -> int:
     if _SEL.search(rest) or (nothing_known and len(rest) < _EVENT_LOG_LIMIT):
         parts.bmc = parts.bmc or read_event_log(rest)
         taken += parts.bmc is not None
+    if not parts.texts.get("kernel") and not by_fabric_manager and (not taken or (nothing_known and not parts.bmc)):
+        taken += _take_by_words(rest, parts)
     return taken
+
+
+def _take_by_words(text: str, parts: _Parts) -> int:
+    """Take a text of which nothing is known, where its words tell of trouble: what a host's services say."""
+    if len(text) >= _EVENT_LOG_LIMIT or not guessable(text, load_causes()):
+        return 0
+    parts.add("kernel", text)
+    return 1
 
 
 def _by_a_container(name: str, text: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 from metalserve.catalogue.causes import CauseCatalogue, Confidence, load_causes
 from metalserve.hardware.parsers.kernel_log import parse_kernel_log
@@ -20,7 +20,9 @@ from metalserve.recovery.consequences import (
     WHY_NOT_COMPILED,
 )
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.found import SCHEMA, Found, Verdict
 from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects, told_suspects
+from metalserve.recovery.guessing import guessed
 from metalserve.recovery.suspects import (
     EARLIER,
     Suspect,
@@ -32,7 +34,6 @@ from metalserve.recovery.suspects import (
     unread,
 )
 
-SCHEMA: Final = 1
 _RANK: Final[dict[Confidence, int]] = {"high": 2, "medium": 1, "low": 0}
 _LINES = 5
 """Lines of evidence that are kept for each cause: the first ones and the last."""
@@ -41,84 +42,15 @@ _THE_DRIVER_KNOWS: Final = frozenset({"reset-asked", "gsp"})
 """What lines without an Xid say of a GPU, unless every GPU's own recovery action is None: it was reset since."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A cause, with what speaks for it.
+def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None, *, guess: bool = True) -> Verdict:
+    """Judge a node. Evidence of this boot decides about GPUs; the boot before tells why the host went down.
 
-    Attributes:
-        id: of the catalogue.
-        title: in words.
-        subjects: what it is about (PCI addresses, engines, drives).
-        rung: cheapest step that can cure it.
-        confidence: how sure the sign is.
-        person: somebody must change something: no step alone cures it.
-        then: what to do beside or after the step.
-        lines: evidence, verbatim.
-        times: lines there were in all.
-        origins: where they were read.
-        sources: why they mean this.
-        authority: for GPUs: who said so (`the driver's recovery action`, `Xid 154`, `the Xid table`).
-        disagreements: what lower authorities would do.
-        explained_by: id of the cause that brought this about; empty when it stands alone.
-        past: of the boot before: tells why the host went down, and no step is taken for it any more.
+    Args:
+        evidence: what there is.
+        catalogue: causes and signs; the usual one when it is left out.
+        guess: where no cause counts, name the one that the words of unknown lines make likely. It is for people: who
+            takes steps by the verdict leaves it out.
     """
-
-    id: str
-    title: str
-    subjects: tuple[str, ...]
-    rung: str
-    confidence: Confidence
-    person: bool
-    then: str
-    lines: tuple[str, ...]
-    times: int
-    origins: tuple[str, ...]
-    sources: tuple[str, ...]
-    authority: str = ""
-    disagreements: tuple[str, ...] = ()
-    explained_by: str = ""
-    past: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in ((name, getattr(self, name)) for name in self.__slots__)
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What ails the node, and where the ladder begins.
-
-    Attributes:
-        causes: by rank: what stands alone before consequences, what wants the higher rung first, then confidence.
-        rung: first rung to try; `nothing` when no cause wants a step.
-        needs_person: some cause that counts wants a person.
-        lacking: evidence that could not be had.
-        unread: lines that look like errors (Xids, and what known components print) and were not understood.
-    """
-
-    causes: tuple[Found, ...]
-    rung: str
-    needs_person: bool
-    lacking: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return {
-            "schema": SCHEMA,
-            "rung": self.rung,
-            "needs_person": self.needs_person,
-            "causes": [cause.as_dict() for cause in self.causes],
-            "lacking": list(self.lacking),
-            "unread": list(self.unread),
-        }
-
-
-def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdict:
-    """Judge a node. Evidence of this boot decides about GPUs; the boot before tells why the host went down."""
     catalogue = catalogue or load_causes()
     log = parse_kernel_log(evidence.kernel or "")
     events: Sequence[XidEvent] = log.events
@@ -142,6 +74,9 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None) -> Verdic
     causes += _past(evidence, catalogue)
     causes.sort(key=lambda c: (c.past, bool(c.explained_by), -catalogue.height(c.rung), -_RANK[c.confidence], c.id))
     counting = [c for c in causes if not c.explained_by and not c.past]
+    if guess and not counting:
+        counting = [replace(c, guess=True) for c in _merged(_of_suspect(s) for s in guessed(evidence, catalogue))]
+        causes = [*counting, *causes]
     sure = [c for c in counting if c.confidence != "low"] or counting
     rung = max((c.rung for c in sure), key=catalogue.height, default="nothing")
     person = any(c.person for c in sure if c.rung == rung)
@@ -296,3 +231,6 @@ def _can_explain(blamed: Found, cause: Found, catalogue: CauseCatalogue) -> bool
 
 def _by_height(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
     return sorted(causes, key=lambda c: (-catalogue.height(c.rung), c.id))
+
+
+__all__ = ["SCHEMA", "Found", "Verdict", "judge"]

@@ -16,12 +16,14 @@ def in_words(verdict: Verdict, catalogue: CauseCatalogue | None = None) -> list[
     lines = [_headline(verdict, catalogue)]
     for cause in verdict.causes:
         lines += ["", *_cause(cause, catalogue)]
-    if verdict.unread:
+    told = {line for cause in verdict.causes if cause.guess for line in cause.lines}
+    unread = [line for line in verdict.unread if line not in told]
+    if unread:
         lines += [
             "",
-            f"{len(verdict.unread)} line(s) look like errors and were not understood; somebody should read them:",
+            f"{len(unread)} line(s) look like errors and were not understood; somebody should read them:",
         ]
-        lines += [f"    {line[:_WIDTH]}" for line in verdict.unread[:_UNREAD]]
+        lines += [f"    {line[:_WIDTH]}" for line in unread[:_UNREAD]]
     if verdict.lacking:
         lines += ["", f"not seen: {'; '.join(verdict.lacking)}"]
     return lines
@@ -31,6 +33,9 @@ def _headline(verdict: Verdict, catalogue: CauseCatalogue) -> str:
     if all(cause.past for cause in verdict.causes):
         return "verdict: nothing found that calls for a step"
     rung = catalogue.rung(verdict.rung)
+    if any(cause.guess for cause in verdict.causes):
+        step = "nothing to do before" if rung.name == "nothing" else f"perhaps {rung.name} ({rung.what}), after"
+        return f"verdict: no sign knows what is wrong, only a guess is left: {step} somebody looked"
     if rung.name == "nothing":
         return "verdict: nothing to do" + (", but somebody should look" if verdict.needs_person else "")
     person = "; somebody must change something, or it comes back" if verdict.needs_person else ""
@@ -46,6 +51,11 @@ def _cause(cause: Found, catalogue: CauseCatalogue) -> list[str]:
         lines = [f"{cause.title}{about}: a consequence of: {catalogue.cause(cause.explained_by).title}"]
     else:
         lines = [f"{cause.title}{about} -> {cause.rung} (confidence: {cause.confidence}{says})"]
+        if cause.guess:
+            lines = [
+                "a guess: no sign knows these lines; by their words it is probably:",
+                f"{cause.title} -> {cause.rung} (confidence: {cause.confidence}, a guess)",
+            ]
         if cause.then:
             lines.append(f"  then: {cause.then}")
         lines += [f"  differs: {each}" for each in cause.disagreements]
