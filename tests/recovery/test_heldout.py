@@ -45,6 +45,16 @@ OTHERWISE = {
     # A cause of its own since, with the rung that was right: a GPU that fails beside it must not be explained by it.
     "ice-safe-mode-no-ddp": ("nic-driver", "converge"),
     "peermem-symbol-version": ("nic-driver", "converge"),
+    # That the drive stayed away is told beside the log: the lines are of a command that was aborted.
+    "oss-server-21-hdd-gone": ("drive-slow", "nothing"),
+    # NVIDIA's table: note it; nothing in the log says that the program goes on failing.
+    "xid43-vllm-worker": ("note-and-watch", "nothing"),
+    # The same step is right: the driver's last word is that it has no GPU, beside who holds it.
+    "p10-held-by-vfio": ("gpu-no-init", "reboot"),
+    # Its lines are wrapped as in a mail, in the middle of what the kernel says.
+    "gcp-nfsd-callback": ("", "nothing"),
+    # The GSP's silence, and then a driver that cannot initialise the GPU: what needs more comes first.
+    "gpu-deploy-a40-gsp": ("gpu-no-init", "reboot"),
 }
 
 
