@@ -20,58 +20,49 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Component(_Row):
-    """Who a line speaks of."""
+class _Words(_Row):
+    """Words, by a pattern that is read without regard to case."""
 
     name: str
     pattern: str
-    unless: str | None = Field(None, description="words with which the line is another's")
 
     @cached_property
     def compiled(self) -> re.Pattern[str]:
         """The pattern, without regard to case."""
         return re.compile(self.pattern, re.IGNORECASE)
+
+    @cached_property
+    def needles(self) -> tuple[str, ...]:
+        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
+        return needles(self.pattern)
+
+    def fits(self, line: str) -> bool:
+        """Tell whether a line, in lower case, has the words."""
+        if self.needles and not any(word in line for word in self.needles):
+            return False
+        return self.compiled.search(line) is not None
+
+
+class Component(_Words):
+    """Who a line speaks of."""
+
+    unless: str | None = Field(None, description="words with which the line is another's")
 
     @cached_property
     def excused(self) -> re.Pattern[str] | None:
         """The pattern of `unless`, if there is one."""
         return re.compile(self.unless, re.IGNORECASE) if self.unless else None
 
-    @cached_property
-    def needles(self) -> tuple[str, ...]:
-        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
-        return needles(self.pattern)
-
     def speaks(self, line: str) -> bool:
         """Tell whether a line, in lower case, is of this component."""
-        if self.needles and not any(word in line for word in self.needles):
-            return False
-        return self.compiled.search(line) is not None and not (self.excused and self.excused.search(line))
+        return self.fits(line) and not (self.excused and self.excused.search(line))
 
 
-class Outcome(_Row):
+class Outcome(_Words):
     """How it ended."""
 
-    name: str
-    pattern: str
     general: bool = Field(False, description="counts only where no other one fits a pair")
     mild: bool = Field(False, description="a general one does not count beside it")
-
-    @cached_property
-    def compiled(self) -> re.Pattern[str]:
-        """The pattern, without regard to case."""
-        return re.compile(self.pattern, re.IGNORECASE)
-
-    @cached_property
-    def needles(self) -> tuple[str, ...]:
-        """Literals in lower case, one of which is in every line that fits; empty when that is not sure."""
-        return needles(self.pattern)
-
-    def happened(self, line: str) -> bool:
-        """Tell whether a line, in lower case, tells of it."""
-        if self.needles and not any(word in line for word in self.needles):
-            return False
-        return self.compiled.search(line) is not None
 
 
 class Pair(_Row):

@@ -81,7 +81,7 @@ def pair_of(line: str, table: Guesses) -> int | None:
     """Return which pair a line fits, by its place in the table; None when it has no words of trouble for any."""
     line = line[:_LOOKED_AT]
     lower = line.lower()
-    ended = [each for each in table.outcomes if each.happened(lower)]
+    ended = [each for each in table.outcomes if each.fits(lower)]
     if not ended or table.excused.search(line):
         return None
     speaks: dict[str, bool] = {}
