@@ -58,17 +58,14 @@ def plain(home: Path, name: str, packages: tuple[str, ...]) -> dict[str, float]:
         remove_tree(place)
 
 
-def ours(home: Path, name: str) -> dict[str, Any]:
-    """Build the template; returns seconds, bytes, and the build itself."""
+def ours(home: Path, name: str) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Build the template; returns seconds and bytes, and its packages."""
     began, tools = time.monotonic(), tool_root()
     build = build_template(load_spec(name), shelf=Shelf(home / "shelf"), tools=tools)
-    files = build.manifest.files
-    return {
-        "seconds": time.monotonic() - began,
-        "root_tar_bytes": files["root.tar.zst"].size,
-        "disk_bytes": files["disk.raw.zst"].size,
-        "build": build,
-    }
+    seconds, files = time.monotonic() - began, build.manifest.files
+    sizes = {"root_tar_bytes": files["root.tar.zst"].size, "disk_bytes": files["disk.raw.zst"].size}
+    packages = tuple(package.name for package in read_tsv(build.path / "packages.tsv"))
+    return {"seconds": seconds, **sizes}, packages
 
 
 def spent() -> float:
@@ -86,8 +83,7 @@ def main(home: Path, out: Path, name: str, rounds: int) -> None:
         for arm in ("template", "plain"):
             load, before = os.getloadavg()[0], spent()
             if arm == "template":
-                made = ours(home, name)
-                packages = tuple(package.name for package in read_tsv(made.pop("build").path / "packages.tsv"))
+                made, packages = ours(home, name)
             else:
                 made = plain(home, name, packages)
             values = {key: round(value, 1) for key, value in made.items()}

@@ -15,7 +15,7 @@ from metalserve.paths import ROOT
 from metalserve.templates.spec import TemplateSpec
 from metalserve.trees.debian import dpkg_error
 from metalserve.trees.inside import CONTAINED
-from metalserve.trees.system import NO_ROOM, ran_out_of_room, read_text_tail
+from metalserve.trees.system import blame_room, read_text_tail
 
 DEPLOY = "deploys/os_template.py"
 
@@ -78,15 +78,9 @@ def converge(spec: TemplateSpec, root: Path, *, epoch: int, cache: Path, place: 
         )  # fmt: skip
     tail = read_text_tail(log)
     hosts = _hosts(report)
-    failed = done.returncode != 0 or not hosts or any(host.get("failure") for host in hosts)
-    if failed and ran_out_of_room(
-        place, tail + "".join((host.get("failure") or {}).get("evidence", "") for host in hosts)
-    ):
-        raise MetalserveError(
-            f"{NO_ROOM} while the roles ran",
-            where=str(place),
-            remedy="make room (`metalserve template gc`) and build again",
-        )
+    if done.returncode != 0 or not hosts or any(host.get("failure") for host in hosts):
+        evidence = [(host.get("failure") or {}).get("evidence", "") for host in hosts]
+        blame_room(place, "the run of the roles", "\n".join([tail, *evidence]))
     for host in hosts:
         if failure := host.get("failure"):
             words = f"{failure['role']} / {failure['stage']}: {failure['what']}"

@@ -20,7 +20,7 @@ from metalserve.trees.debian import Bootstrap, apt_network_options, bootstrap, d
 from metalserve.trees.image import command_in_image
 from metalserve.trees.inside import CONTAINED
 from metalserve.trees.mirrors import Mirrors
-from metalserve.trees.system import NO_ROOM, ran_out_of_room, read_text_tail
+from metalserve.trees.system import blame_room, read_text_tail
 
 APT_PACKAGES = (
     "apt", "ca-certificates", "curl", "dbus", "e2fsprogs", "fdisk", "initramfs-tools", "iproute2", "kmod", "less",
@@ -220,6 +220,5 @@ def run_logged(command: list[str], log: Path, what: str) -> None:
         lines = [line.strip() for line in read_text_tail(log).splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if line.startswith(("E:", "Error", "dpkg: error"))), "")
         last = dpkg_error(lines) or said or (lines[-1] if lines else "no message")
-        if ran_out_of_room(log.parent, last):
-            last = f"{NO_ROOM} ({last})"
+        blame_room(log.parent, what, last)
         raise MetalserveError(f"{what} failed ({done.returncode}): {last}", where=str(log))

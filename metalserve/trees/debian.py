@@ -12,7 +12,7 @@ from pathlib import Path
 
 from metalserve.errors import MetalserveError
 from metalserve.trees.inside import CONTAINED
-from metalserve.trees.system import NO_ROOM, ran_out_of_room, run, unmount_below
+from metalserve.trees.system import blame_room, run, unmount_below
 
 UNREAD = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 """What costs a third of the unpacking time and nobody reads on a server."""
@@ -83,8 +83,7 @@ def bootstrap(recipe: Bootstrap, target: Path, log: Path, *, epoch: int | None =
             lines = log.read_text(errors="replace").splitlines()
             said = [line.removeprefix("E:").strip() for line in lines if line.startswith("E:")]
             words = dpkg_error(lines) or (said[0] if said else "no message")
-            if ran_out_of_room(target.parent, words):
-                words = f"{NO_ROOM} ({words})"
+            blame_room(target.parent, "mmdebstrap", words)
             raise MetalserveError(f"mmdebstrap failed ({done.returncode}): {words}", where=str(log))
         building.chmod(0o755)
         building.rename(target)

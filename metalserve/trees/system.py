@@ -222,17 +222,24 @@ def read_text_tail(path: Path, size: int = 64 << 10) -> str:
         return ""
 
 
-NO_ROOM = "No space left on device"
+_NO_ROOM = "No space left on device"
 _LEAST = 8 << 20
 """Bytes free; a program that found less may have had no room to say why it failed, its log being on the same disk."""
-_FULL = re.compile(rf"{NO_ROOM}|\[Errno 28\]|\bENOSPC\b")
+_FULL = re.compile(rf"{_NO_ROOM}|\[Errno 28\]|\bENOSPC\b")
 
 
-def ran_out_of_room(directory: Path, said: str) -> bool:
-    """Tell whether what has just failed there failed for want of room: it said so, or next to nothing is free.
+def blame_room(directory: Path, what: str, said: str) -> None:
+    """Return when what has just failed did not fail for want of room: it neither said so, nor is next to nothing free.
 
     Args:
         directory: on the disk that it wrote to; what it left must still be there.
+        what: that failed.
         said: its words, as far as they were written.
+
+    Raises:
+        MetalserveError: it did.
     """
-    return _FULL.search(said) is not None or shutil.disk_usage(directory).free < _LEAST
+    if _FULL.search(said) or shutil.disk_usage(directory).free < _LEAST:
+        raise MetalserveError(
+            f"{what} failed: {_NO_ROOM}", where=str(directory), remedy="make room there, and try again"
+        )

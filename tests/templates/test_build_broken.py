@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -34,7 +33,7 @@ from metalserve.templates.signing import TrustedKey
 from metalserve.templates.spec import KernelSpec, TemplateSpec, load_spec
 from metalserve.trees.debian import Bootstrap
 from metalserve.trees.mirrors import Mirrors
-from metalserve.trees.system import mount_overlay, mounts_below, ran_out_of_room, run
+from metalserve.trees.system import blame_room, mount_overlay, mounts_below, run
 from tests.templates.builds import make_keys
 from tests.templates.killed import killed_at
 from tests.templates.standin_build import TOOLS, small_spec, stand_in
@@ -94,11 +93,13 @@ def test_a_build_killed_at_any_change_publishes_nothing_half_and_the_next_one_wo
 def test_two_builds_at_once(home: Home, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
     """Of one template only one is built; two templates share the package cache and the shelf."""
     both = multiprocessing.get_context("fork").Barrier(2)
+    refused = multiprocessing.get_context("fork").Event()
 
     def meet(root: Path) -> None:
-        if not same:
+        if same:
+            assert refused.wait(60)
+        else:
             both.wait(60)
-        time.sleep(0.5 if same else 0)
 
     stand_in(monkeypatch, fill=meet)
     names = ["small", "small" if same else "other"]
@@ -115,7 +116,9 @@ def test_two_builds_at_once(home: Home, monkeypatch: pytest.MonkeyPatch, same: b
     children = [multiprocessing.get_context("fork").Process(target=one, args=(spec,)) for spec in specs]
     for child in children:
         child.start()
-    words = sorted(said.get(timeout=60) for _ in children)
+    first = said.get(timeout=60)
+    refused.set()
+    words = sorted([first, said.get(timeout=60)])
     for child in children:
         child.join()
         assert child.exitcode == 0
@@ -167,12 +170,16 @@ def test_a_disk_that_fills_up_at_any_moment_is_one_line_and_nothing_stays(
 
 
 def test_a_program_that_had_no_room_to_say_so_is_told_from_one_that_failed(tmp_path: Path) -> None:
-    assert ran_out_of_room(tmp_path, "dpkg: error processing archive: failed to write: No space left on device")
-    assert ran_out_of_room(tmp_path, "OSError: [Errno 28] : 'report.json.new'")
-    assert not ran_out_of_room(tmp_path, "tar --extract failed: 512")
+    for said in (
+        "dpkg: error processing archive: failed to write: No space left on device",
+        "OSError: [Errno 28] : 'x'",
+    ):
+        with pytest.raises(MetalserveError, match="dpkg failed: No space left on device -> make room"):
+            blame_room(tmp_path, "dpkg", said)
+    blame_room(tmp_path, "mmdebstrap", "tar --extract failed: 512")
     if os.geteuid() == 0:
-        with small_disk(tmp_path / "small", 1024):
-            assert ran_out_of_room(tmp_path / "small", "tar --extract failed: 512")
+        with small_disk(tmp_path / "small", 1024), pytest.raises(MetalserveError, match="No space left"):
+            blame_room(tmp_path / "small", "mmdebstrap", "tar --extract failed: 512")
 
 
 def package(name: str, version: str, *, fails: bool = False) -> Package:
