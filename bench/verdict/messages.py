@@ -2,7 +2,7 @@
 
     python -m bench.verdict.messages [LINES.yaml]
 
-The file holds kind of log -> cause -> lines, as tests/recovery/lines-kernel-check.yaml does. `silent`: nothing found,
+The file holds kind of log -> cause -> lines, as metalserve/catalogue/known_lines/signs-kernel-check.yaml does. `silent`: nothing found,
 `listed`: of those, the line was listed as not understood. `dangerous`: a reboot or more that was not called for.
 """
 
@@ -20,7 +20,7 @@ from metalserve.paths import ROOT
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.verdict import judge
 
-LINES = ROOT / "tests" / "recovery" / "lines-kernel-check.yaml"
+LINES = ROOT / "metalserve" / "catalogue" / "known_lines" / "signs-kernel-check.yaml"
 
 
 def ask(line: str, cause: str) -> Iterable[str]:

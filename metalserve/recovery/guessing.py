@@ -1,4 +1,4 @@
-"""A guess where no sign knows a line: by the words for a component and for how it ended. Pure.
+"""A guess where no sign knows a line: by the known line that it resembles, or by its words for who and how it ended. Pure.
 
 It is made only when nothing else tells what ails the host, and it is for people: it names one cause with low
 confidence, and asks for no step that is heavier than to start services again. `metalserve recover` judges without it.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
 from metalserve.catalogue.guesses import Guesses, Pair, load_guesses
+from metalserve.catalogue.known_lines import NOTHING
 from metalserve.hardware.parsers.text import clean
 from metalserve.recovery.evidence import Evidence
+from metalserve.recovery.resembling import Resembling, known_lines
 from metalserve.recovery.suspects import LINE_LIMIT, Suspect
 
 HIGHEST: Final = "restart-services"
@@ -30,41 +33,48 @@ _LOGGED: Final = re.compile(
 """How a line of a log begins: with a time, who speaks, or a sentence. Tables and listings of tools do not."""
 _A_FEW: Final = 6
 """Lines of a text that are read in whatever form they are: somebody picked them out of a log."""
+_PICKED: Final = 40
+"""Lines of a text that somebody picked out of a log, and whose words need not be those of trouble."""
+_NEAR: Final = 0.3
+"""How near a known line must be: below, as many answers were wrong as right (bench/verdict/README.md)."""
 _BAD: Final = ("Critical", "Warning", "")
 """Severities of a BMC's events that speak of trouble."""
 _SOURCE: Final = "words of the line, no sign"
 
 
-def guessed(evidence: Evidence, catalogue: CauseCatalogue, table: Guesses | None = None) -> list[Suspect]:
+def guessed(
+    evidence: Evidence, catalogue: CauseCatalogue, table: Guesses | None = None, known: Resembling | None = None
+) -> list[Suspect]:
     """Return the lines that a guess is made of, all for one cause; none when no line has words for one.
 
     Args:
         evidence: of the host; logs of engines and of the boot before are not looked at.
         catalogue: signs and causes: a line that a sign knows is no line for a guess.
         table: components, outcomes and pairs; the one of the catalogue when it is left out.
+        known: lines whose meaning is known; those of the catalogue when it is left out.
     """
-    table = table or load_guesses()
-    hits: dict[str, tuple[int, list[Suspect]]] = {}
+    table, known = table or load_guesses(), known or known_lines()
+    hits: dict[str, list[tuple[Guess, str, str]]] = {}
     seen: set[str] = set()
     for log, text, origin in _texts(evidence):
-        for rank, line in _hits(text, log, catalogue, table, seen):
-            pair = table.pairs[rank]
-            before, lines = hits.setdefault(pair.cause, (rank, []))
-            lines.append(Suspect(held_down(pair, catalogue), "", line[:LINE_LIMIT], origin, _SOURCE))
-            hits[pair.cause] = (min(before, rank), lines)
-    if not hits:
+        for guess, line in _hits(text, log, catalogue, table, known, seen):
+            hits.setdefault(guess.cause, []).append((guess, line[:LINE_LIMIT], origin))
+    best = {name: max(each, key=lambda hit: hit[0].weight)[0] for name, each in hits.items()}
+    if not best:
         return []
-    return min(hits.values(), key=lambda each: each[0])[1]
+    first = max(best.values(), key=lambda guess: guess.weight)
+    cause = held_down(first.cause, catalogue)
+    return [Suspect(cause, "", line, origin, first.source) for _, line, origin in hits[first.cause]]
 
 
 def guessable(text: str, catalogue: CauseCatalogue) -> bool:
     """Tell whether some line of a text, of which nothing else is known, has words for a guess."""
-    return next(_hits(text, "kernel", catalogue, load_guesses(), set()), None) is not None
+    return next(_hits(text, "kernel", catalogue, load_guesses(), known_lines(), set()), None) is not None
 
 
-def held_down(pair: Pair, catalogue: CauseCatalogue) -> Cause:
-    """Return the cause of a pair as a guess has it: not sure, for a person to look at, and with no heavy step."""
-    cause = catalogue.cause(pair.cause)
+def held_down(name: str, catalogue: CauseCatalogue) -> Cause:
+    """Return the cause `name` as a guess has it: not sure, for a person to look at, and with no heavy step."""
+    cause = catalogue.cause(name)
     heavy = catalogue.height(cause.rung) > catalogue.height(HIGHEST)
     then = f"read the lines first: if it is so, the step is `{cause.rung}`" if heavy else "read the lines first"
     return cause.model_copy(
@@ -75,6 +85,44 @@ def held_down(pair: Pair, catalogue: CauseCatalogue) -> Cause:
             "then": f"{then}; {cause.then}" if cause.then else then,
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What one line is taken for.
+
+    Attributes:
+        cause: id of the catalogue.
+        weight: the heavier counts: 0 to 1 for a line that resembles a known one, below 0 for words alone.
+        source: what it is taken from.
+        pair: place in the table of the pair of words, if it is by words.
+    """
+
+    cause: str
+    weight: float
+    source: str
+    pair: int | None = None
+
+
+def guess_of(line: str, table: Guesses, known: Resembling, *, picked: bool = False) -> Guess | None:
+    """Return what a line is taken for; None when healthy hosts print such lines, or it tells of no trouble.
+
+    Args:
+        line: of a log.
+        table: components, outcomes and pairs.
+        known: lines whose meaning is known.
+        picked: somebody picked the line: it need not have a word of trouble.
+    """
+    cut = line[:_LOOKED_AT]
+    if table.excused.search(cut) or not (picked or any(each.fits(cut.lower()) for each in table.outcomes)):
+        return None
+    like = known.ask(line)
+    if like is not None and like.score >= _NEAR:
+        if like.cause == NOTHING:
+            return None
+        return Guess(like.cause, like.score, f"resembles `{like.line}`")
+    rank = pair_of(line, table)
+    return None if rank is None else Guess(table.pairs[rank].cause, -1.0 - rank, _SOURCE, rank)
 
 
 def pair_of(line: str, table: Guesses) -> int | None:
@@ -106,25 +154,28 @@ def _texts(evidence: Evidence) -> Iterator[tuple[Log, str, str]]:
         yield "bmc", "\n".join(told), "BMC's event log"
 
 
-def _hits(text: str, log: Log, catalogue: CauseCatalogue, table: Guesses, seen: set[str]) -> Iterator[tuple[int, str]]:
-    """Find the lines that fit a pair and were not said to be over again, each form once."""
-    found: list[tuple[int, str, str]] = []
+def _hits(
+    text: str, log: Log, catalogue: CauseCatalogue, table: Guesses, known: Resembling, seen: set[str]
+) -> Iterator[tuple[Guess, str]]:
+    """Find the lines that tell of something and were not said to be over again, each form once."""
+    found: list[tuple[Guess, str, str]] = []
     lines = clean(text).splitlines()
     for line in lines:
         line = line.strip()[:2000]
         if len(lines) > _A_FEW and not _LOGGED.search(line):
             continue
-        over = {rank for rank in {rank for rank, _, _ in found} if _is_over(table.pairs[rank], line, table)}
-        seen -= {form for rank, _, form in found if rank in over}  # it may come again, and stay
-        found = [each for each in found if each[0] not in over]
+        pairs = {guess.pair for guess, _, _ in found if guess.pair is not None}
+        over = {rank for rank in pairs if _is_over(table.pairs[rank], line, table)}
+        seen -= {form for guess, _, form in found if guess.pair in over}  # it may come again, and stay
+        found = [each for each in found if each[0].pair not in over]
         form = _NUMBERS.sub("#", line[:_LOOKED_AT])
         if form in seen or len(seen) >= _FORMS:
             continue
         seen.add(form)
-        rank = pair_of(line, table)
-        if rank is not None and not _known(line, log, catalogue):
-            found.append((rank, line, form))
-    yield from ((rank, line) for rank, line, _ in found)
+        guess = guess_of(line, table, known, picked=len(lines) <= _PICKED)
+        if guess is not None and not _known(line, log, catalogue):
+            found.append((guess, line, form))
+    yield from ((guess, line) for guess, line, _ in found)
 
 
 def _is_over(pair: Pair, line: str, table: Guesses) -> bool:

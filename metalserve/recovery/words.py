@@ -53,7 +53,7 @@ def _cause(cause: Found, catalogue: CauseCatalogue) -> list[str]:
         lines = [f"{cause.title}{about} -> {cause.rung} (confidence: {cause.confidence}{says})"]
         if cause.guess:
             lines = [
-                "a guess: no sign knows these lines; by their words it is probably:",
+                "a guess: no sign knows these lines; it is probably:",
                 f"{cause.title} -> {cause.rung} (confidence: {cause.confidence}, a guess)",
             ]
         if cause.then:

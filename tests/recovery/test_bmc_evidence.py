@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metalserve.catalogue.causes import load_causes
+from metalserve.paths import ROOT
 from metalserve.recovery.reading import evidence_of, read_evidence
 from metalserve.recovery.verdict import Verdict, judge
 from metalserve.recovery.words import in_words
@@ -94,7 +95,7 @@ def test_entries_of_the_event_log(message: str, code: str, cause: str, subject: 
 
 
 def test_the_table_shows_every_sign_of_the_event_log() -> None:
-    table = yaml.safe_load((Path(__file__).parent / "lines-kernel.yaml").read_text())["bmc"]
+    table = yaml.safe_load((ROOT / "metalserve" / "catalogue" / "known_lines" / "signs-kernel.yaml").read_text())["bmc"]
     lines = "\n".join(
         [*(f"{code} {message}" for message, code, *_ in MESSAGES), *(ln for each in table.values() for ln in each)]
     )

@@ -184,7 +184,7 @@ def test_recover_judges_without_guesses() -> None:
 
 @pytest.mark.parametrize("pair", TABLE.pairs, ids=lambda pair: f"{pair.who}-{pair.what[0]}")
 def test_no_pair_asks_for_a_heavy_step(pair: Any) -> None:
-    cause = held_down(pair, CAUSES)
+    cause = held_down(pair.cause, CAUSES)
     assert CAUSES.height(cause.rung) <= CAUSES.height(HIGHEST) < CAUSES.height("reset-gpu")
     assert (cause.confidence, cause.person) == ("low", True)
 

@@ -11,13 +11,15 @@ import pytest
 import yaml
 
 from metalserve.catalogue.causes import load_causes
+from metalserve.paths import ROOT
 from metalserve.recovery.bmc_evidence import read_event_log
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.verdict import Verdict, judge
 
 HERE = Path(__file__).parent
+KNOWN = ROOT / "metalserve" / "catalogue" / "known_lines"
 LINES: list[dict[str, dict[str, list[str]]]] = [
-    yaml.safe_load(path.read_text()) for path in sorted(HERE.glob("lines*.yaml"))
+    yaml.safe_load(path.read_text()) for path in sorted(KNOWN.glob("signs*.yaml"))
 ]
 ALL = [
     (log, cause, line)

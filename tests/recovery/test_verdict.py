@@ -15,6 +15,7 @@ from metalserve.catalogue.causes import CauseCatalogue, load_causes
 from metalserve.catalogue.loader import load_xids
 from metalserve.hardware.node import NodeHardware
 from metalserve.hardware.values import Gpu, GpuDetails
+from metalserve.paths import ROOT
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.verdict import Verdict, judge
 from metalserve.recovery.words import in_words
@@ -64,7 +65,7 @@ def test_the_table_uses_every_sign() -> None:
         "fabric": [case.get("fabric", "") for case in CASES] + others,
         "engine": [case.get("engine", "") for case in CASES] + others,
     }
-    lines = yaml.safe_load((Path(__file__).parent / "lines.yaml").read_text())
+    lines = yaml.safe_load((ROOT / "metalserve" / "catalogue" / "known_lines" / "signs.yaml").read_text())
     for log, causes in lines.items():
         logs[log] += [line for each in causes.values() for line in each]
     logs["kernel"] += [each["kernel"] for each in yaml.safe_load((Path(__file__).parent / "traces.yaml").read_text())]
