@@ -65,5 +65,7 @@ def read_known_lines(place: Traversable) -> tuple[KnownLine, ...]:
         unknown = {cause for lines in logs.values() for cause in lines} - causes
         if unknown:
             raise CatalogueError(f"{where}: no such cause: {', '.join(sorted(unknown))}")
-        found += (KnownLine(log, cause, text) for log, lines in logs.items() for cause in lines for text in lines[cause])
+        found += (
+            KnownLine(log, cause, text) for log, lines in logs.items() for cause in lines for text in lines[cause]
+        )
     return tuple(found)

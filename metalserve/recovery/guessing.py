@@ -34,7 +34,7 @@ _LOGGED: Final = re.compile(
 _A_FEW: Final = 6
 """Lines of a text that are read in whatever form they are: somebody picked them out of a log."""
 _PICKED: Final = 40
-"""Lines of a text that somebody picked out of a log, and whose words need not be those of trouble."""
+"""Lines of different form of a text that somebody picked out of a log, and whose words need not be those of trouble."""
 _NEAR: Final = 0.3
 """How near a known line must be: below, as many answers were wrong as right (bench/verdict/README.md)."""
 _BAD: Final = ("Critical", "Warning", "")
@@ -95,7 +95,7 @@ class Guess:
         cause: id of the catalogue.
         weight: the heavier counts: 0 to 1 for a line that resembles a known one, below 0 for words alone.
         source: what it is taken from.
-        pair: place in the table of the pair of words, if it is by words.
+        pair: place in the table of the pair of words, where words say the same: it tells when it is over.
     """
 
     cause: str
@@ -116,12 +116,12 @@ def guess_of(line: str, table: Guesses, known: Resembling, *, picked: bool = Fal
     cut = line[:_LOOKED_AT]
     if table.excused.search(cut) or not (picked or any(each.fits(cut.lower()) for each in table.outcomes)):
         return None
-    like = known.ask(line)
+    like, rank = known.ask(line), pair_of(line, table)
     if like is not None and like.score >= _NEAR:
         if like.cause == NOTHING:
             return None
-        return Guess(like.cause, like.score, f"resembles `{like.line}`")
-    rank = pair_of(line, table)
+        same = rank if rank is not None and table.pairs[rank].cause == like.cause else None
+        return Guess(like.cause, like.score, f"resembles `{like.line}`", same)
     return None if rank is None else Guess(table.pairs[rank].cause, -1.0 - rank, _SOURCE, rank)
 
 
@@ -159,9 +159,9 @@ def _hits(
 ) -> Iterator[tuple[Guess, str]]:
     """Find the lines that tell of something and were not said to be over again, each form once."""
     found: list[tuple[Guess, str, str]] = []
-    lines = clean(text).splitlines()
+    lines = [line.strip()[:2000] for line in clean(text).splitlines()]
+    picked = len({_NUMBERS.sub("#", line[:_LOOKED_AT]) for line in lines[: 100 * _PICKED]}) <= _PICKED
     for line in lines:
-        line = line.strip()[:2000]
         if len(lines) > _A_FEW and not _LOGGED.search(line):
             continue
         pairs = {guess.pair for guess, _, _ in found if guess.pair is not None}
@@ -172,7 +172,7 @@ def _hits(
         if form in seen or len(seen) >= _FORMS:
             continue
         seen.add(form)
-        guess = guess_of(line, table, known, picked=len(lines) <= _PICKED)
+        guess = guess_of(line, table, known, picked=picked)
         if guess is not None and not _known(line, log, catalogue):
             found.append((guess, line, form))
     yield from ((guess, line) for guess, line, _ in found)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from metalserve.catalogue.known_lines import KnownLine, load_known_lines
+from metalserve.catalogue.known_lines import NOTHING, KnownLine, load_known_lines
 
 _LOOKED_AT: Final = 400
 """Characters of a line whose words count: what comes behind them is an argument more often than a message."""
@@ -22,13 +22,16 @@ _STEM: Final = 6
 """Letters of a word that count, so that `disconnected` is `disconnect`. With 4 to 20 the answers hardly differ."""
 _VOTERS: Final = 5
 """Known lines that vote. With 3 to 9 the answers hardly differ; a single one is wrong more often."""
+_SAME: Final = 0.9
+"""How near a known line is whose words are the same: it is not outvoted by others that are like it."""
 _PAIR: Final = 0.5
 """What two words in a row weigh, of what their rarity gives."""
 _FEWEST: Final = 3
 """Words that a line must have: fewer tell nothing."""
 _STAMP: Final = re.compile(
-    r"^(?:<\d+>)?\s*(?:(?:\w{3},? +)?(?:\w{3} +\d+|\d{4}-\d\d-\d\d)[T ,]? *\d\d:\d\d:\d\d\S* +(?:\S+ +)?)?"
-    r"(?:\[[ \d.]+\] *)?(?:kernel: *)?(?:\[[ \d.]+\] *)?"
+    r"^(?:<\d+>)?\s*(?:\[[\w :.+-]{8,40}\d\d:\d\d[\w :.+-]{0,20}\] *)?"
+    r"(?:(?:\w{3},? +)?(?:\w{3} +\d+|\d{4}-\d\d-\d\d)[T ,]? *\d\d:\d\d:\d\d\S* +(?:\S+ +)?)?"
+    r"(?:\[[ \d.+]+\] *)*(?:kernel: *)?(?:\[[ \d.+T]+\] *)*"
 )
 _HEX: Final = re.compile(r"0x[0-9a-f]+", re.IGNORECASE)
 _HUMP: Final = re.compile(r"([a-z])([A-Z])")
@@ -66,8 +69,12 @@ class Resembling:
         for each in lines:
             if each.log != "engine":
                 meant[frozenset(words_of(each.text))].setdefault(each.cause, each.text)
-        # the same words with two meanings: the values decide, or one is wrong; such a line tells nothing
-        known = {words: next(iter(each.items())) for words, each in meant.items() if len(each) == 1 and len(words) > 1}
+        known = {
+            # the same words with two meanings: the values decide, which are read by signs alone
+            words: next(iter(each.items())) if len(each) == 1 else (NOTHING, next(iter(each.values())))
+            for words, each in meant.items()
+            if len(words) > 1
+        }
         self._lines = tuple(known.values())
         often = Counter(word for words in known for word in words)
         self._unseen = math.log(len(known) + 1)
@@ -87,6 +94,8 @@ class Resembling:
             for number, other in self._where.get(word, ()):
                 near[number] += weight * other
         voters = sorted(near.items(), key=lambda each: (-each[1], each[0]))[:_VOTERS]
+        if voters and voters[0][1] >= _SAME:
+            voters = voters[:1]
         votes: dict[str, float] = defaultdict(float)
         for number, cosine in voters:
             votes[self._lines[number][0]] += cosine * cosine

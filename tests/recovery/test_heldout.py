@@ -38,8 +38,6 @@ OTHERWISE = {
     "a running container loses its GPUs when systemd reloads": ("container-lost-gpus", "restart-engine"),
     "fabric manager does not accept its configuration": ("fabric-config", "converge"),
     "adapters of two nodes that cannot reach each other": ("nccl-network", "restart-engine"),
-    # Told by the processor itself, over within milliseconds, and a server under load says it all day.
-    "none-power-limit-notification": ("", "nothing"),
     # "Full" stands in the thread's title only: the line tells of a pool that is read-only or failed, and not why.
     "thin-pool-full-cl1n002": ("filesystem-damaged", "reboot"),
     # A cause of its own since, with the rung that was right: a GPU that fails beside it must not be explained by it.
@@ -51,8 +49,8 @@ OTHERWISE = {
     "xid43-vllm-worker": ("note-and-watch", "nothing"),
     # The same step is right: the driver's last word is that it has no GPU, beside who holds it.
     "p10-held-by-vfio": ("gpu-no-init", "reboot"),
-    # Its lines are wrapped as in a mail, in the middle of what the kernel says.
-    "gcp-nfsd-callback": ("", "nothing"),
+    # Its lines are wrapped as in a mail, in the middle of what the kernel says: a guess, the daemon of NFS waits for a drive.
+    "gcp-nfsd-callback": ("io-stuck", "nothing"),
     # The GSP's silence, and then a driver that cannot initialise the GPU: what needs more comes first.
     "gpu-deploy-a40-gsp": ("gpu-no-init", "reboot"),
 }

@@ -70,7 +70,9 @@ def test_a_guess_names_the_line_that_it_goes_by() -> None:
     assert any("a guess" in line for line in in_words(verdict))
 
 
-_WORDS = st.sampled_from([*"nvme nvme2 failed removing safe mode package probe ice entering controller is down".split()])
+_WORDS = st.sampled_from(
+    [*"nvme nvme2 failed removing safe mode package probe ice entering controller is down".split()]
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -83,10 +85,21 @@ def test_any_text_is_answered_and_a_score_is_a_share(text: str) -> None:
 
 def test_words_that_mean_two_things_tell_nothing() -> None:
     """A machine check's status decides, and a status is a value."""
-    both = [KnownLine("kernel", cause, "mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 7: be0000") for cause in "ab"]
-    other = KnownLine("kernel", "c", "mce: another line of machine checks")
-    like = Resembling([*both, other]).ask("mce: [Hardware Error]: CPU 4: Machine Check: 0 Bank 1: fe0000")
-    assert like is not None and (like.cause, like.line) == ("c", other.text)
+    both = [
+        KnownLine("kernel", cause, "mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 7: be0000") for cause in "ab"
+    ]
+    like = Resembling([*both, KnownLine("kernel", "c", "mce: another line of machine checks")]).ask(
+        "mce: [Hardware Error]: CPU 4: Machine Check: 0 Bank 1: fe0000"
+    )
+    assert like is not None and like.cause == NOTHING
+
+
+def test_the_same_words_are_not_outvoted() -> None:
+    down = [KnownLine("kernel", "pcie-lost", f"pciehp 0000:02:05.0: slot(6): {what} event") for what in
+            ("Link Down", "Link Lost", "Card Lost", "Card Removed")]  # fmt: skip
+    up = KnownLine("kernel", NOTHING, "pciehp 0000:02:05.0: slot(6): Link Up event")
+    like = Resembling([*down, up]).ask("[ 5.9] pciehp 0000:40:01.0: slot(3): Link Up event")
+    assert like is not None and (like.cause, like.line) == (NOTHING, up.text)
 
 
 def test_a_known_line_is_found_again() -> None:
