@@ -1,4 +1,4 @@
-"""A guess where no sign knows a line: by the known line that it resembles, or by its words for who and how it ended. Pure.
+"""A guess where no sign knows a line: by the known line that it resembles, or by words for who and how it ended. Pure.
 
 It is made only when nothing else tells what ails the host, and it is for people: it names one cause with low
 confidence, and asks for no step that is heavier than to start services again. `metalserve recover` judges without it.
@@ -7,12 +7,12 @@ confidence, and asks for no step that is heavier than to start services again. `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from metalserve.catalogue.causes import Cause, CauseCatalogue, Log
-from metalserve.catalogue.guesses import Guesses, Pair, load_guesses
+from metalserve.catalogue.guesses import Guesses, Outcome, Pair, load_guesses
 from metalserve.catalogue.known_lines import NOTHING
 from metalserve.hardware.parsers.text import clean
 from metalserve.recovery.evidence import Evidence
@@ -113,10 +113,11 @@ def guess_of(line: str, table: Guesses, known: Resembling, *, picked: bool = Fal
         known: lines whose meaning is known.
         picked: somebody picked the line: it need not have a word of trouble.
     """
-    cut = line[:_LOOKED_AT]
-    if table.excused.search(cut) or not (picked or any(each.fits(cut.lower()) for each in table.outcomes)):
+    lower = line[:_LOOKED_AT].lower()
+    ended = [each for each in table.outcomes if each.fits(lower)]
+    if not (ended or picked) or table.excused.search(line[:_LOOKED_AT]):
         return None
-    like, rank = known.ask(line), pair_of(line, table)
+    like, rank = known.ask(line), _pair(lower, ended, table)
     if like is not None and like.score >= _NEAR:
         if like.cause == NOTHING:
             return None
@@ -127,11 +128,12 @@ def guess_of(line: str, table: Guesses, known: Resembling, *, picked: bool = Fal
 
 def pair_of(line: str, table: Guesses) -> int | None:
     """Return which pair a line fits, by its place in the table; None when it has no words of trouble for any."""
-    line = line[:_LOOKED_AT]
-    lower = line.lower()
+    lower = line[:_LOOKED_AT].lower()
     ended = [each for each in table.outcomes if each.fits(lower)]
-    if not ended or table.excused.search(line):
-        return None
+    return None if not ended or table.excused.search(line[:_LOOKED_AT]) else _pair(lower, ended, table)
+
+
+def _pair(lower: str, ended: Sequence[Outcome], table: Guesses) -> int | None:
     speaks: dict[str, bool] = {}
     telling = {each.name for each in ended if not each.general}
     general = set() if any(each.mild for each in ended) else {each.name for each in ended if each.general}

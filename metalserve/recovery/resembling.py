@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 from metalserve.catalogue.known_lines import NOTHING, KnownLine, load_known_lines
@@ -30,7 +31,8 @@ _FEWEST: Final = 3
 """Words that a line must have: fewer tell nothing."""
 _STAMP: Final = re.compile(
     r"^(?:<\d+>)?\s*(?:\[[\w :.+-]{8,40}\d\d:\d\d[\w :.+-]{0,20}\] *)?"
-    r"(?:(?:\w{3},? +)?(?:\w{3} +\d+|\d{4}-\d\d-\d\d)[T ,]? *\d\d:\d\d:\d\d\S* +(?:\S+ +)?)?"
+    r"(?:(?:\w{3},? +)?(?:(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d{1,2} +|\d{4}-\d\d-\d\d[T ,] *)"
+    r"\d\d:\d\d:\d\d\S* +(?:\S+ +)?)?"
     r"(?:\[[ \d.+]+\] *)*(?:kernel: *)?(?:\[[ \d.+T]+\] *)*"
 )
 _HEX: Final = re.compile(r"0x[0-9a-f]+", re.IGNORECASE)
@@ -38,8 +40,9 @@ _HUMP: Final = re.compile(r"([a-z])([A-Z])")
 _WORD: Final = re.compile(r"[a-z]{2,}")
 _VALUE: Final = re.compile(r"[a-f]{2,4}")
 _IDLE: Final = frozenset(
-    "an and are as at be been by for from has have in is it its of on or that the this to was will with".split()
-)
+    ("an", "and", "are", "as", "at", "be", "been", "by", "for", "from", "has", "have", "in", "is", "it", "its", "of",
+     "on", "or", "that", "the", "this", "to", "was", "will", "with")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +128,4 @@ def words_of(line: str) -> list[str]:
         for word in _WORD.findall(_HUMP.sub(r"\1 \2", text).lower())
         if word not in _IDLE and not _VALUE.fullmatch(word)
     ]
-    return words + [f"{one} {two}" for one, two in zip(words, words[1:], strict=False)]
+    return words + [f"{one} {two}" for one, two in pairwise(words)]

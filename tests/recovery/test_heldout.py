@@ -49,7 +49,7 @@ OTHERWISE = {
     "xid43-vllm-worker": ("note-and-watch", "nothing"),
     # The same step is right: the driver's last word is that it has no GPU, beside who holds it.
     "p10-held-by-vfio": ("gpu-no-init", "reboot"),
-    # Its lines are wrapped as in a mail, in the middle of what the kernel says: a guess, the daemon of NFS waits for a drive.
+    # Its lines are wrapped as in a mail, in the middle of what the kernel says: a guess, by the daemon's name.
     "gcp-nfsd-callback": ("io-stuck", "nothing"),
     # The GSP's silence, and then a driver that cannot initialise the GPU: what needs more comes first.
     "gpu-deploy-a40-gsp": ("gpu-no-init", "reboot"),

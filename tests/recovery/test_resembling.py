@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from metalserve.catalogue.known_lines import NOTHING, KnownLine, load_known_line
 from metalserve.catalogue.models import CatalogueError
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.guessing import guessed
-from metalserve.recovery.resembling import Resembling, known_lines, words_of
+from metalserve.recovery.resembling import Resembling, known_lines
 from metalserve.recovery.verdict import judge
 from metalserve.recovery.words import in_words
 
@@ -71,7 +69,7 @@ def test_a_guess_names_the_line_that_it_goes_by() -> None:
 
 
 _WORDS = st.sampled_from(
-    [*"nvme nvme2 failed removing safe mode package probe ice entering controller is down".split()]
+    ["nvme", "nvme2", "failed", "removing", "safe", "mode", "package", "probe", "ice", "is", "down"]
 )
 
 
