@@ -149,6 +149,20 @@ def test_good_news_ends_what_was_bad(bad: str, good: str) -> None:
     assert causes(told(DMESG, *files(events=[event(bad, ago=60), event(good, ago=30)]))) == []
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Voltage P12V | Lower Critical going high | Asserted",
+        "Power supply redundancy has been regained.",
+        "The internal SD module redundancy is lost.",
+        "Redundancy of Virtual Disk 0 on RAID Controller 1 has been degraded: redundancy degraded.",
+    ],
+)
+def test_good_news_and_the_redundancy_of_others_are_no_lost_supply(message: str) -> None:
+    verdict = judge(evidence_of([("bundle", [DMESG, *files(events=[event(message)])])]), guess=False)
+    assert verdict.causes == ()
+
+
 def test_old_entries_are_history() -> None:
     old = event("Memory | Uncorrectable ECC @ DIMMA1(CPU1) | Asserted", ago=30 * 86400)
     assert causes(told(DMESG, *files(events=[old, event("Log cleared.", "OK")]))) == []
