@@ -23,7 +23,11 @@ RECENT_S: Final = 86_400.0
 
 _XID = re.compile(r"\bXID[ :]{1,2}(\d{1,3})\b", re.IGNORECASE)
 _DEVICE = re.compile(r"\b(?:HGX_)?(GPU_(?:SXM_)?\d{1,2})\b")
-_OVER = re.compile(r"deassert|restored|returned to normal|is within range|no longer|cleared", re.IGNORECASE)
+_OVER = re.compile(
+    r"deassert|restored|returned to (?:a )?normal|is within range|no longer|cleared|regained|(?<!from )fully redundant"
+    r"|less severe state|upper critical going low|lower critical going high|\b(?<!not )(?<!not be )repaired\b",
+    re.IGNORECASE,
+)
 _BAD = ("Critical", "Warning", "")
 _SENSORS: Final = {"Temperature": "overheated", "Rotational": "fan-failed", "Percent": "fan-failed"}
 _SUPPLY = re.compile(r"\b(?:PSU|PWS|PS|Power ?Supply)[ _-]?\d?", re.IGNORECASE)

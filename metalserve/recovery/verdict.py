@@ -216,7 +216,8 @@ def _judged(causes: list[Found], catalogue: CauseCatalogue) -> Found | None:
 
 
 def _of_a_drive_that_is_gone(cause: Found, by_id: dict[str, Found]) -> bool:
-    medium = any("critical medium error" in line for line in cause.lines)  # that is the drive's own word
+    own_word = ("critical medium error", "error: { UNC")  # what the drive says itself
+    medium = any(word in line for line in cause.lines for word in own_word)
     fails = cause.id in ("drive-bad", "drive-errors") and not medium
     return fails and set(cause.subjects) <= set(by_id["drive-gone"].subjects)
 

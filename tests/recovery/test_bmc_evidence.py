@@ -82,6 +82,21 @@ MESSAGES = [
     ("Voltage #0x60 | Lower Critical going low | Asserted", "", "board-power", ""),
     ("Drive Slot #0x70 | Drive Fault | Asserted", "", "drive-bad", ""),
     ("Drive 3 in disk drive bay 1: predictive failure.", "", "drive-warning", ""),
+    ("Memory mirror redundancy is lost. Check memory device at location(s) DIMM_A1.", "MEM1205", "host-memory",
+     "DIMM_A1"),
+    ("Memory spare redundancy is lost. Check memory device at location(s) DIMM_A1.", "MEM1208", "host-memory-corrected",
+     "DIMM_A1"),
+    ("Memory #0x20 | Redundancy Lost | Asserted", "", "host-memory-corrected", ""),
+    ("Uncorrected memory error at location DIMM_B2.", "", "host-memory", "DIMM_B2"),
+    ("Memory: uncorrected memory error", "", "host-memory", ""),
+    ("GPU 3: uncorrectable ECC error", "", "gpu-memory-error", "GPU 3"),
+    ("The fan redundancy is lost.", "RDU0002", "fan-failed", ""),
+    ("Fan redundancy lost.", "OpenBMC.0.1.FanRedundancyLost", "fan-failed", ""),
+    ("Redundancy lost for Cooling Zone 2 has asserted", "FQXSPPW4030", "fan-failed", ""),
+    ("Power Unit PS Redundancy | Redundancy Lost | Asserted", "", "psu-lost", ""),
+    ("System redundancy is lost.", "", "psu-lost", ""),
+    ("PSU Power OK failed to assert within 1000 ms; power supply on failed", "", "board-power", ""),
+    ("NIC transceiver module temperature alarm, mlx5_3 module overheated", "", "nic-cable", ""),
 ]  # fmt: skip
 
 
@@ -114,6 +129,38 @@ def test_what_is_over_again_is_no_suspect(over: dict[str, Any]) -> None:
     lost = [event(f"The power input for power supply {n} is lost.", code="PSU0003") for n in (1, 2)]
     verdict = told(DMESG, *files(events=[*lost, over]))
     assert [cause.subjects for cause in verdict.causes] == [("2",)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("Fan FAN2 | Lower Critical going low | Asserted", "Fan FAN2 | Lower Critical going high | Asserted"),
+        (
+            "Temperature Inlet | Upper Critical going high | Asserted",
+            "Temperature Inlet | Upper Critical going low | Asserted",
+        ),
+        ("Power Unit | Redundancy Lost | Asserted", "Power supply redundancy was regained."),
+        ("Power supply redundancy is lost.", "PS Redundancy: Power supply redundancy | Fully Redundant | Asserted"),
+        ("System fan failure (fan 2)", "System fan failure (fan 2): repaired"),
+    ],
+)
+def test_good_news_ends_what_was_bad(bad: str, good: str) -> None:
+    assert causes(told(DMESG, *files(events=[event(bad, ago=60)]))) != []
+    assert causes(told(DMESG, *files(events=[event(bad, ago=60), event(good, ago=30)]))) == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Voltage P12V | Lower Critical going high | Asserted",
+        "Power supply redundancy has been regained.",
+        "The internal SD module redundancy is lost.",
+        "Redundancy of Virtual Disk 0 on RAID Controller 1 has been degraded: redundancy degraded.",
+    ],
+)
+def test_good_news_and_the_redundancy_of_others_are_no_lost_supply(message: str) -> None:
+    verdict = judge(evidence_of([("bundle", [DMESG, *files(events=[event(message)])])]), guess=False)
+    assert verdict.causes == ()
 
 
 def test_old_entries_are_history() -> None:

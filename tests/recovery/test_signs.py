@@ -67,6 +67,16 @@ def test_what_is_no_sign(line: str) -> None:
     assert judge(Evidence(kernel=f"[ 12.000000] {line}")).causes == ()
 
 
+def test_what_only_decodes_the_gsp_s_log_is_no_missing_firmware() -> None:
+    line = (
+        "[ 12.000000] nvidia 0000:3b:00.0: Direct firmware load for nvidia/580.95.05/{}_ga10x.bin failed with error -2"
+    )
+    (missing,) = judge(Evidence(kernel=line.format("gsp")), guess=False).causes
+    assert missing.id == "driver-incomplete"
+    verdict = judge(Evidence(kernel=line.format("gsp_log")), guess=False)
+    assert (verdict.causes, verdict.unread) == ((), ())
+
+
 @pytest.mark.parametrize(
     ("severity", "section", "cause"),
     [
