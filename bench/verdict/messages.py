@@ -2,8 +2,9 @@
 
     python -m bench.verdict.messages [LINES.yaml]
 
-The file holds kind of log -> cause -> lines, as known_lines/signs-kernel-check.yaml of the catalogue does. `silent`: nothing
-found, `listed`: of those, the line was listed as not understood. `dangerous`: a reboot or more that was not called for.
+The file holds kind of log -> cause -> lines, as known_lines/signs-kernel-check.yaml of the catalogue does. `silent`:
+nothing found, `listed`: of those, the line was listed as not understood. `dangerous`: a reboot or more that was not
+called for.
 """
 
 from __future__ import annotations
