@@ -13,6 +13,7 @@ from metalserve.hardware.parsers.text import clean
 from metalserve.hardware.values import XidEvent
 from metalserve.recovery.bmc_values import BmcEvent, BmcEvidence
 from metalserve.recovery.gpus import of_xid
+from metalserve.recovery.newest_first import in_order_of_time
 from metalserve.recovery.suspects import LINE_LIMIT, Suspect
 
 FILES: Final = ("bmc-power.json", "bmc-sensors.json", "bmc-events.json", "bmc-gpu.json")
@@ -80,10 +81,11 @@ def read_event_log(text: str) -> BmcEvidence | None:
     It counts whole: what the text does not say of its own age, nobody knows.
     """
     signs = [sign for sign in load_causes().signs if sign.log == "bmc"]
-    lines = [line.strip()[:2000] for line in clean(text).splitlines()]
-    told = [line for line in lines if any(sign.search(line) for sign in signs)]
-    if not told:
+    lines = [line.strip()[:2000] for line in in_order_of_time(clean(text)).splitlines()]
+    if not any(sign.search(line) for line in lines for sign in signs):
         return None
+    beside = [pattern for sign in signs for pattern in (sign.head, sign.ends) if pattern is not None]
+    told = [line for line in lines if any(s.search(line) for s in signs) or any(b.search(line) for b in beside)]
     events = tuple(BmcEvent(None, "", line, "", "") for line in told)
     return BmcEvidence(power="unknown", events=events, bad=(), simulated=False, missed=(), alone=False)
 
@@ -120,7 +122,8 @@ def _of_events(events: Sequence[BmcEvent], catalogue: CauseCatalogue, *, kernel:
     """Signs in the log, in its order: what it says is over again is not a suspect any more."""
     signs = [sign for sign in catalogue.signs if sign.log == "bmc"]
     found: list[Suspect] = []
-    for event in events:
+    headed: dict[int, int] = {}
+    for number, event in enumerate(events):
         line = f"{event.code} {event.message}".strip()[:2000]
         xid, device = _XID.search(event.message), _DEVICE.search(event.message)
         if xid is not None and device is not None:
@@ -129,8 +132,17 @@ def _of_events(events: Sequence[BmcEvent], catalogue: CauseCatalogue, *, kernel:
                 found.append(of_xid(XidEvent("xid", int(xid[1]), name, line), catalogue, EVENT_LOG))
             continue
         for sign in signs:
+            if sign.head is not None and sign.head.search(line):
+                headed[id(sign)] = number
+            if sign.ends is not None and (end := sign.ends.search(line)):
+                headed.pop(id(sign), None)
+                of_it = (sign.cause, sign.source, end.groupdict().get("subject"))
+                found = [s for s in found if (s.cause.id, s.source, s.subject) != of_it]
+        for sign in signs:
             match = sign.search(line)
-            if match is None:
+            if match is None or (
+                sign.head is not None and not 0 < number - headed.get(id(sign), number) <= sign.within
+            ):
                 continue
             subject = (match.groupdict().get("subject") or "").strip()
             if event.severity == "OK" or _OVER.search(line):
