@@ -29,6 +29,8 @@ _OVER = re.compile(
     r"|less severe state|upper critical going low|lower critical going high|\b(?<!not )(?<!not be )repaired\b",
     re.IGNORECASE,
 )
+_WELL = re.compile(r"\|\s{0,8}(?:ok|ns)\s{0,8}(?:\|[^|]{0,12}\|\s{0,8})?$|\|\s{0,8}discrete\s{0,8}\|\s{0,8}0x00[08]0\b")
+"""Rows of `ipmitool sdr` and `sensor` of what is well, or is not read: a sensor's name alone says nothing of it."""
 _BAD = ("Critical", "Warning", "")
 _SENSORS: Final = {"Temperature": "overheated", "Rotational": "fan-failed", "Percent": "fan-failed"}
 _SUPPLY = re.compile(r"\b(?:PSU|PWS|PS|Power ?Supply)[ _-]?\d?", re.IGNORECASE)
@@ -82,6 +84,7 @@ def read_event_log(text: str) -> BmcEvidence | None:
     """
     signs = [sign for sign in load_causes().signs if sign.log == "bmc"]
     lines = [line.strip()[:2000] for line in in_order_of_time(clean(text)).splitlines()]
+    lines = [line for line in lines if not _WELL.search(line)]
     if not any(sign.search(line) for line in lines for sign in signs):
         return None
     beside = [pattern for sign in signs for pattern in (sign.head, sign.ends) if pattern is not None]

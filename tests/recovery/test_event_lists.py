@@ -121,3 +121,31 @@ def test_a_list_is_turned_when_it_falls_and_only_then(seconds: list[int]) -> Non
     lines = [f"2026-01-02 {s // 3600:02}:{s // 60 % 60:02}:{s % 60:02} {n}" for n, s in enumerate(seconds)]
     falls = all(b <= a for a, b in pairwise(seconds)) and seconds[0] > seconds[-1]
     assert in_order_of_time("\n".join(lines)).split("\n") == (lines[::-1] if falls else lines)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pci 0000:00:1f.5: BAR 0: error updating (0xfe010000 != 0x00000000)",  # a register that keeps another value
+        "pci 0000:00:1f.6: unknown header type 0d, ignoring device",
+        "Memory failure: 0x1234567: soft_offline_page: page already poisoned",
+        "NVRM: failed to register with the ACPI subsystem!",
+    ],
+)
+def test_a_hint_that_has_an_innocent_reading_is_no_sign(line: str) -> None:
+    assert judge(Evidence(kernel=f"[ 1.000000] {line}"), guess=False).causes == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "bad"),
+    [
+        ("CATERR           | 0x00              | ok", "CATERR | 0x01 | cr"),
+        ("P1 CATERR        | 5Ah | ok  | 34.1 |", "P1 CATERR | 5Ah | ok | 34.1 | State Asserted"),
+        ("PSU1 Fail | 0x0 | discrete   | 0x0080| na  | na", "PSU1 Fail | 0x1 | discrete   | 0x0180| na  | na"),
+        ("1 | 11/26/2026 | 10:00:00 | Voltage VBAT | Lower Critical going low | Asserted",
+         "1 | 11/26/2026 | 10:00:00 | Voltage P12V | Lower Critical going low | Asserted"),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_sensor_that_is_well_is_no_sign_and_a_coin_cell_is_no_rail(row: str, bad: str) -> None:
+    assert read_event_log(row) is None
+    assert len(told(bad).causes) == 1
