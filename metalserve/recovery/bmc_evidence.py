@@ -65,8 +65,12 @@ def read_bmc(texts: Mapping[str, str], *, alone: bool = False, now: float = 0.0)
     power = str(body.get("power") or body.get("PowerState") or "unknown").lower()
     if power == "off" and not alone:
         missed.append("the BMC says that the machine is off, and the host answers: it is another machine's BMC")
-    events = sorted(_events(bodies.get("bmc-events.json", {})), key=lambda e: e.at or 0.0)
-    oldest = (now or max((e.at for e in events if e.at is not None), default=0.0)) - RECENT_S
+    events = list(_events(bodies.get("bmc-events.json", {})))
+    stamps = [e.at for e in events if e.at is not None]
+    if stamps and stamps[0] > stamps[-1]:
+        events.reverse()  # the newest stand first, those of one second too
+    events.sort(key=lambda e: e.at or 0.0)
+    oldest = (now or max(stamps, default=0.0)) - RECENT_S
     return BmcEvidence(
         power=power,
         events=tuple(e for e in events if e.at is None or e.at >= oldest),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metalserve.recovery.bmc_evidence import read_event_log
+from metalserve.recovery.bmc_evidence import read_bmc, read_event_log
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.newest_first import in_order_of_time
 from metalserve.recovery.reading import evidence_of
@@ -60,6 +61,15 @@ def test_what_is_hot_again_is_not_over() -> None:
 
 def test_another_processor_is_not_cooled_by_it() -> None:
     assert told(SPIKE[0], SPIKE[1].replace("CPU 2", "CPU 1")).rung == "quarantine"
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_entries_of_one_second_are_read_in_the_order_of_their_list(newest_first: bool) -> None:
+    fan = {"at": 50.0, "severity": "Warning", "message": "Fan 5 | Fault detected | Asserted"}
+    hot, over = ({"at": 100.0, "severity": "Critical", "message": line} for line in SPIKE)
+    items = [over, hot, fan] if newest_first else [fan, hot, over]
+    bmc = read_bmc({"bmc-events.json": json.dumps({"items": items})})
+    assert [cause.id for cause in judge(Evidence(bmc=bmc)).causes] == ["fan-failed"]
 
 
 def test_a_journal_that_stands_newest_first_is_turned_too() -> None:
