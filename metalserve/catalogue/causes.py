@@ -62,6 +62,7 @@ class Sign(_Row):
     over: str | None = Field(
         None, description="a later line that says that it was nothing; its group `subject`: for whom"
     )
+    again: int = Field(0, description="times of it being over that say it comes back: it counts then; 0: never")
     unless: str | None = Field(None, description="words with which a line that fits the pattern is no sign")
     after: str | None = Field(None, description="a line that must stand shortly before, as a trace's head")
     within: int = Field(40, description="lines after that head that still belong to it")

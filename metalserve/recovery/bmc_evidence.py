@@ -13,6 +13,7 @@ from metalserve.hardware.parsers.text import clean
 from metalserve.hardware.values import XidEvent
 from metalserve.recovery.bmc_values import BmcEvent, BmcEvidence
 from metalserve.recovery.gpus import of_xid
+from metalserve.recovery.newest_first import in_order_of_time
 from metalserve.recovery.suspects import LINE_LIMIT, Suspect
 
 FILES: Final = ("bmc-power.json", "bmc-sensors.json", "bmc-events.json", "bmc-gpu.json")
@@ -28,6 +29,8 @@ _OVER = re.compile(
     r"|less severe state|upper critical going low|lower critical going high|\b(?<!not )(?<!not be )repaired\b",
     re.IGNORECASE,
 )
+_WELL = re.compile(r"\|\s{0,8}(?:ok|ns)\s{0,8}(?:\|[^|]{0,12}\|\s{0,8})?$|\|\s{0,8}discrete\s{0,8}\|\s{0,8}0x00[08]0\b")
+"""Rows of `ipmitool sdr` and `sensor` of what is well, or is not read: a sensor's name alone says nothing of it."""
 _BAD = ("Critical", "Warning", "")
 _SENSORS: Final = {"Temperature": "overheated", "Rotational": "fan-failed", "Percent": "fan-failed"}
 _SUPPLY = re.compile(r"\b(?:PSU|PWS|PS|Power ?Supply)[ _-]?\d?", re.IGNORECASE)
@@ -62,8 +65,12 @@ def read_bmc(texts: Mapping[str, str], *, alone: bool = False, now: float = 0.0)
     power = str(body.get("power") or body.get("PowerState") or "unknown").lower()
     if power == "off" and not alone:
         missed.append("the BMC says that the machine is off, and the host answers: it is another machine's BMC")
-    events = sorted(_events(bodies.get("bmc-events.json", {})), key=lambda e: e.at or 0.0)
-    oldest = (now or max((e.at for e in events if e.at is not None), default=0.0)) - RECENT_S
+    events = list(_events(bodies.get("bmc-events.json", {})))
+    stamps = [e.at for e in events if e.at is not None]
+    if stamps and stamps[0] > stamps[-1]:
+        events.reverse()  # the newest stand first, those of one second too
+    events.sort(key=lambda e: e.at or 0.0)
+    oldest = (now or max(stamps, default=0.0)) - RECENT_S
     return BmcEvidence(
         power=power,
         events=tuple(e for e in events if e.at is None or e.at >= oldest),
@@ -80,10 +87,12 @@ def read_event_log(text: str) -> BmcEvidence | None:
     It counts whole: what the text does not say of its own age, nobody knows.
     """
     signs = [sign for sign in load_causes().signs if sign.log == "bmc"]
-    lines = [line.strip()[:2000] for line in clean(text).splitlines()]
-    told = [line for line in lines if any(sign.search(line) for sign in signs)]
-    if not told:
+    lines = [line.strip()[:2000] for line in in_order_of_time(clean(text)).splitlines()]
+    lines = [line for line in lines if not _WELL.search(line)]
+    if not any(sign.search(line) for line in lines for sign in signs):
         return None
+    beside = [pattern for sign in signs for pattern in (sign.head, sign.ends) if pattern is not None]
+    told = [line for line in lines if any(s.search(line) for s in signs) or any(b.search(line) for b in beside)]
     events = tuple(BmcEvent(None, "", line, "", "") for line in told)
     return BmcEvidence(power="unknown", events=events, bad=(), simulated=False, missed=(), alone=False)
 
@@ -120,7 +129,8 @@ def _of_events(events: Sequence[BmcEvent], catalogue: CauseCatalogue, *, kernel:
     """Signs in the log, in its order: what it says is over again is not a suspect any more."""
     signs = [sign for sign in catalogue.signs if sign.log == "bmc"]
     found: list[Suspect] = []
-    for event in events:
+    headed: dict[int, int] = {}
+    for number, event in enumerate(events):
         line = f"{event.code} {event.message}".strip()[:2000]
         xid, device = _XID.search(event.message), _DEVICE.search(event.message)
         if xid is not None and device is not None:
@@ -129,8 +139,17 @@ def _of_events(events: Sequence[BmcEvent], catalogue: CauseCatalogue, *, kernel:
                 found.append(of_xid(XidEvent("xid", int(xid[1]), name, line), catalogue, EVENT_LOG))
             continue
         for sign in signs:
+            if sign.head is not None and sign.head.search(line):
+                headed[id(sign)] = number
+            if sign.ends is not None and (end := sign.ends.search(line)):
+                headed.pop(id(sign), None)
+                of_it = (sign.cause, sign.source, end.groupdict().get("subject"))
+                found = [s for s in found if (s.cause.id, s.source, s.subject) != of_it]
+        for sign in signs:
             match = sign.search(line)
-            if match is None:
+            if match is None or (
+                sign.head is not None and not 0 < number - headed.get(id(sign), number) <= sign.within
+            ):
                 continue
             subject = (match.groupdict().get("subject") or "").strip()
             if event.severity == "OK" or _OVER.search(line):

@@ -28,6 +28,7 @@ from metalserve.recovery.bmc_values import BmcEvidence
 from metalserve.recovery.bundle import Bundle, bundle_of
 from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.guessing import guessable
+from metalserve.recovery.newest_first import in_order_of_time
 from metalserve.recovery.opening import files_of, unwrapped
 from metalserve.recovery.since import after, now_of, zero_of, zone_of
 from metalserve.recovery.suspects import of_kernel
@@ -202,7 +203,7 @@ def _take_bundle(name: str, bundle: Bundle, parts: _Parts) -> int:
 
 def _take(where: str, text: str, parts: _Parts) -> int:
     """Take what a file holds; returns how many kinds of evidence were in it."""
-    text = unwrapped(text)
+    text = in_order_of_time(unwrapped(text))
     taken = 0
     rest = ""
     last = 0

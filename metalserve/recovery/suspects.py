@@ -110,6 +110,7 @@ def of_kernel(line: str) -> bool:
 def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Iterator[Suspect]:
     headed: dict[int, int] = {}
     kept: dict[int, list[tuple[int, Suspect]]] = {}
+    ends: Counter[tuple[int, str | None]] = Counter()
     lines = clean(text).splitlines()
     requests = request_lines(lines) if log == "engine" else set()
     started = started_at(lines) if log == "engine" else -1
@@ -124,8 +125,12 @@ def _matches(log: Log, text: str, origin: str, catalogue: CauseCatalogue) -> Ite
         for sign in likely.ends:
             if sign.ends is not None and (end := sign.ends.search(line)):
                 over = end.groupdict().get("subject")  # of this one only, when the line says whose end it is
-                if before := kept.get(id(sign)):
-                    kept[id(sign)] = [each for each in before if over not in (None, each[1].subject)]
+                before = kept.get(id(sign), [])
+                left = [each for each in before if over not in (None, each[1].subject)]
+                key = (id(sign), over)
+                ends[key] += len(left) < len(before) or not ends[key]  # the first may be of what was before the log
+                if not 0 < sign.again <= ends[key]:
+                    kept[id(sign)] = left
         for sign in likely.signs:
             if sign.head is not None and not 0 <= number - headed.get(id(sign), number + 1) <= sign.within:
                 continue

@@ -23,6 +23,7 @@ from metalserve.recovery.evidence import Evidence
 from metalserve.recovery.found import SCHEMA, Found, Verdict
 from metalserve.recovery.gpus import GpuVerdict, judge_gpus, switch_suspects, told_suspects
 from metalserve.recovery.guessing import guessed
+from metalserve.recovery.stopped import stopped_by_iommu
 from metalserve.recovery.suspects import (
     EARLIER,
     Suspect,
@@ -68,9 +69,8 @@ def judge(evidence: Evidence, catalogue: CauseCatalogue | None = None, *, guess:
         *from_findings(evidence, catalogue),
         *(from_bmc(evidence.bmc, catalogue, kernel=evidence.kernel is not None) if evidence.bmc else ()),
     ]
-    causes = _explained(
-        _merged([*found, *(_of_suspect(_by_the_host(s, gpus, catalogue)) for s in suspects)]), catalogue
-    )
+    merged = _merged([*found, *(_of_suspect(_by_the_host(s, gpus, catalogue)) for s in suspects)])
+    causes = _explained(merged, catalogue, stopped_by_iommu(suspects, evidence.kernel))
     causes += _past(evidence, catalogue)
     causes.sort(key=lambda c: (c.past, bool(c.explained_by), -catalogue.height(c.rung), -_RANK[c.confidence], c.id))
     counting = [c for c in causes if not c.explained_by and not c.past]
@@ -141,8 +141,11 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
-    """Mark what is only the consequence of another cause: engines die of their GPUs, not the other way round."""
+def _explained(causes: list[Found], catalogue: CauseCatalogue, stopped: frozenset[str]) -> list[Found]:
+    """Mark what is only the consequence of another cause: engines die of their GPUs, not the other way round.
+
+    `stopped` are causes of devices that failed when the IOMMU had stopped them.
+    """
     by_id = {cause.id: cause for cause in causes}
     reset = catalogue.height("restart-services")
     hardware = [
@@ -157,6 +160,8 @@ def _explained(causes: list[Found], catalogue: CauseCatalogue) -> list[Found]:
         blamed = next((c for c in _by_height(hardware, catalogue) if _can_explain(c, cause, catalogue)), None)
         if cause.id in CONSEQUENCES and blamed is not None:
             by = blamed.id
+        elif cause.id in stopped:
+            by = "iommu-fault"
         elif cause.id == "engine-memory-error" and (judged := _judged(causes, catalogue)) is not None:
             by = judged.id
         elif cause.id in ("engine-died", "engine-gpu-error") and why is not None and why.id != cause.id:

@@ -114,7 +114,8 @@ def test_the_table_shows_every_sign_of_the_event_log() -> None:
     lines = "\n".join(
         [*(f"{code} {message}" for message, code, *_ in MESSAGES), *(ln for each in table.values() for ln in each)]
     )
-    unused = [s.pattern for s in load_causes().signs if s.log == "bmc" and not s.compiled.search(lines)]
+    alone = [s for s in load_causes().signs if s.log == "bmc" and s.head is None]  # others: test_event_lists.py
+    unused = [s.pattern for s in alone if not s.compiled.search(lines)]
     assert unused == []
 
 

@@ -53,6 +53,10 @@ OTHERWISE = {
     "gcp-nfsd-callback": ("io-stuck", "nothing"),
     # The GSP's silence, and then a driver that cannot initialise the GPU: what needs more comes first.
     "gpu-deploy-a40-gsp": ("gpu-no-init", "reboot"),
+    # Of VMware ESXi, another operating system, whose lines no sign knows: a guess, and a guess takes no step.
+    "esxi-hest-nmi-pci-endpoint": ("cpu-fault", "nothing"),
+    # A guess too: no sign says what a command that cannot be allocated means, and the mail alone tells of the reboot.
+    "mlx5-ipoib-alloc-failed": ("nic-fault", "nothing"),
 }
 
 
