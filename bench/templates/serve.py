@@ -13,9 +13,9 @@ only the plain arm fetches it. What roles take is read from the run's own output
 
 The lab's driver is a stand-in that compiles nothing. `with_real_driver` puts the measurement of the real one
 (bench/templates/driver.py, on this kind of machine) in its place in the plain arm; the template's arm has nothing to do
-for either. It is put together from two measurements and not measured as one. It leaves out that a real driver's modules
-are loaded too, in both arms alike. `processors` holds the same with the compiling as long as another machine took
-(modules.json), all else unchanged.
+for either. It is put together from two measurements and not measured as one, and leaves out that the modules of a real
+driver are loaded too, in both arms alike. `at_least` is the same with no more than the real role's processor time,
+shared out; `processors` the same with the compiling as long as another machine took (modules.json), all else unchanged.
 """
 
 from __future__ import annotations
@@ -188,6 +188,7 @@ def with_real_driver(
             "put_together_from": "this bench, and bench/templates/driver.json in place of the stand-in's role",
             "stand_in_role_s": round(stand_in, 1),
             **own,
+            "at_least": put_together(real["least_s"]),
             "cpus": real["cpus"],
             "processors": {cpus: put_together(role_s) for cpus, role_s in full.items()} if real["compile_s"] else {},
         },
