@@ -1,9 +1,9 @@
 """The engine's image in a template: the archive that its nodes are to load, as a file that they find by its SHA-256.
 
-As a file and not loaded into Docker's store: the store is not the same twice (random names of layers, a database with
-times), its layers have white-outs and attributes that only the machine's own overlay file system reads right, and a
-node may keep it on another disk. The archive is one file whose every byte is known beforehand. A node still unpacks it;
-it fetches nothing.
+As a file and not loaded into Docker's store: the same archive loaded on two hosts by the same Docker 26.1 gave other
+names of layers on each and an identity of the daemon (`engine-id`) that all nodes of an image would share; and a node
+may keep the store on another disk. The archive is one file whose every byte is known beforehand. A node still unpacks
+it; it fetches nothing.
 """
 
 from __future__ import annotations
