@@ -95,6 +95,7 @@ def measure(lab: Lab, fleet: Fleet, name: str, arm: str, root: Path | None) -> d
     """Write the host's disk, switch it on, converge it, wait for every engine; returns where the seconds went."""
     host = lab.fleet.host(name)
     hosts.reinstall(lab.layout, host, lab.fleet.hosts, root=root)
+    os.sync()  # what was written and removed would else be brought to the disk while the host works
     load, began = os.getloadavg()[0], time.monotonic()
     hosts.start(lab.layout, host)
     operate.wait_until_up(lab.layout, [host])
