@@ -91,7 +91,8 @@ case "${1:-}" in
         exit 1
       fi
       if [ "$((spent / 60))" -gt "$told" ]; then told=$((spent / 60)); echo "metalserve: still starting after $spent s"; fi
-      sleep 2
+      # What is ready soon is not kept waiting: an engine of a small model, or one whose kernels are compiled already.
+      if [ "$spent" -lt 60 ]; then sleep 0.5; else sleep 2; fi
     done
     ;;
   *) echo "usage: $0 --all PORT | --once PORT | --wait SECONDS PORT" >&2; exit 2 ;;

@@ -95,7 +95,7 @@ def observation_script(watch: Watch, hardware_commands: Mapping[str, str]) -> st
 
     Args:
         watch: the paths, units, sysctls and commands that the roles want to know.
-        hardware_commands: section name -> command, from `metalserve.hardware.commands`.
+        hardware_commands: section name -> command, from `metalserve.hardware.commands`; run beside each other.
 
     Returns:
         POSIX shell text; its output is read by `observed.parse_observation`.
@@ -103,18 +103,31 @@ def observation_script(watch: Watch, hardware_commands: Mapping[str, str]) -> st
     # Globs must be expanded by the host's shell, so paths are quoted piece by piece.
     paths = " ".join(_quote_glob(p) for p in watch.paths) or "/nonexistent"
     units = " ".join(shlex.quote(u) for u in watch.units) or "-.mount"
-    parts = [
-        _HEAD,
+    own = [
         _FILES.format(paths=paths),
         _UNITS.format(units=units),
         _UNITS_OFFLINE.format(units=units),
         _SYSCTLS.format(keys=" ".join(shlex.quote(k) for k in watch.sysctls) or "kernel.hostname"),
         _KEYS,
+        *(_command(name, command) for name, command in watch.commands.items()),
     ]
-    for name, command in {**hardware_commands, **watch.commands}.items():
-        parts.append(f"ms_command {shlex.quote(name)} {shlex.quote(command)}\n")
-    parts.append("ms_section end\n")
-    return "".join(parts)
+    tools = [_command(name, command) for name, command in hardware_commands.items() if name not in watch.commands]
+    # The tools of the hardware wait more than they compute: they run beside the rest, in two rows. Each group prints
+    # its own, then what the one before it in the pipe has printed: "end" comes through only when all have ended.
+    return "".join(
+        (
+            _HEAD,
+            "{\n", *tools[0::2], "ms_section end\n} | {\n", _BEHIND, *tools[1::2],
+            "cat <&6\n} | {\n", _BEHIND, *own, "cat <&6\n}\n",
+        )
+    )  # fmt: skip
+
+
+_BEHIND = "exec 6<&0 </dev/null\n"
+
+
+def _command(name: str, command: str) -> str:
+    return f"ms_command {shlex.quote(name)} {shlex.quote(command)}\n"
 
 
 def _quote_glob(path: str) -> str:

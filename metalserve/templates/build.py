@@ -24,6 +24,7 @@ from metalserve.templates.building_roles import check_connector, converge
 from metalserve.templates.changes import CHANGES, Side, parts_of
 from metalserve.templates.checks import problems, runner
 from metalserve.templates.clean import clean, remove, settle_times
+from metalserve.templates.engine_image import check_room, engine_image, fetch_archive, place_archive, tree_bytes
 from metalserve.templates.inputs import release_digest, role_digests, spec_digest
 from metalserve.templates.kernels import kernel_release
 from metalserve.templates.machine import furnish, prepare, users_script
@@ -117,6 +118,11 @@ def build_template(
 
 def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: Step) -> Built:
     created = moment()
+    carried, archived = engine_image(spec), None
+    if carried is not None:
+        with step("the engine's image"):
+            archived = fetch_archive(carried, templates_directory() / "cache" / "engine-images")
+            check_room(spec, archived)
     with step(f"archive of {spec.os.id}"):
         archive = read_archive(spec.os, mirrors_for(spec.os))
     inputs = inputs_of(spec, archive, tools)
@@ -139,7 +145,7 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
         out.mkdir()
         installed = packages_of_root(root)
         write_tsv(installed, out / TSV)
-        subject = Subject(spec.name, inputs.digest, spec.os.distribution, spec.os.release, archive.epoch)
+        subject = Subject(spec.name, inputs.digest, spec.os.distribution, spec.os.release, archive.epoch, carried)
         # from a copy, for cleaning takes the lists of packages away while the SBOM is being written
         seen = what_it_reads(root, installed, subject, place / "sbom")
     boot = Boot(chain=spec.chain, unsigned_modules=unsigned(foreign_modules(root, runner(root))))
@@ -158,6 +164,9 @@ def _make(spec: TemplateSpec, shelf: Shelf, tools: ToolRoot, place: Path, step: 
         with step("cleaned and checked"):
             clean(root, spec.os, archive.mirrors)
             furnish(spec, root, identity, inputs.digest, archive.epoch)
+            if carried is not None and archived is not None:
+                check_room(spec, archived, tree_bytes(root))
+                place_archive(carried, archived, root, archive.epoch)
             _check(spec, root, identity, archive, place)
             settle_times(root, archive.epoch)
         raw = pack_all(pack.Packer(spec, identity, archive.epoch, tools, place), out, step)
@@ -206,6 +215,7 @@ def inputs_of(spec: TemplateSpec, archive: Archive, tools: ToolRoot) -> Inputs:
         release=release_digest(spec.release),
         suites=dict(archive.suites),
         tools=tools.digest,
+        engine_image=carried.sha256 if (carried := engine_image(spec)) is not None else None,
     )
 
 

@@ -99,11 +99,13 @@ class Inputs(Section):
     release: Digest = Field(description="of the content of the release's file")
     suites: dict[str, Digest] = Field(description="suite of the archive -> its InRelease (repomd.xml) as it was")
     tools: Digest = Field(description="of the list of packages of the tool root")
+    engine_image: Digest | None = Field(None, description="of the engine's image archive, where the image carries it")
 
     @property
     def digest(self) -> str:
         """SHA-256 over all inputs, 64 hexadecimal digits."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        # What a build does not have does not count, so that those from before it could be had keep their digest.
+        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metalserve.templates.engine_image import EngineImage
 from metalserve.templates.manifest import TemplateError, write_whole
 from metalserve.templates.packages import Package
 from metalserve.templates.rpm_database import query_rpm, rpm_database
@@ -58,8 +59,43 @@ def write_sbom(root: Path, packages: Sequence[Package], subject: Subject, direct
     else:
         documents = _by_debsbom(root, subject)
         _complete(packages, documents)
+    if subject.image is not None:
+        add_image(documents, subject.image)
     for name, document in zip((CYCLONEDX, SPDX), documents, strict=True):
         write_whole(directory / name, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+_NOT_OPENED = "carried as an archive; what is in it is not listed here"
+
+
+def add_image(documents: tuple[dict[str, Any], dict[str, Any]], image: EngineImage) -> None:
+    """Add the engine's image to both documents, as one thing: its own contents are for an SBOM of its maker."""
+    cyclonedx, spdx = documents
+    name, reference = f"{image.repository}:{image.tag}", f"SPDXRef-engine-image-{image.sha256[:12]}"
+    component = {
+        "type": "container", "bom-ref": f"{name}@sha256:{image.sha256}", "name": image.repository, "version": image.tag,
+        "description": _NOT_OPENED, "hashes": [{"alg": "SHA-256", "content": image.sha256}],
+    }  # fmt: skip
+    cyclonedx["components"] = [*cyclonedx.get("components", []), component]
+    described = [
+        each["relatedSpdxElement"]
+        for each in spdx.get("relationships", [])
+        if (each.get("spdxElementId"), each.get("relationshipType")) == ("SPDXRef-DOCUMENT", "DESCRIBES")
+    ]
+    package = {
+        "SPDXID": reference, "name": image.repository, "versionInfo": image.tag, "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": False, "primaryPackagePurpose": "CONTAINER", "comment": _NOT_OPENED,
+        "licenseConcluded": "NOASSERTION", "licenseDeclared": "NOASSERTION", "copyrightText": "NOASSERTION",
+        "checksums": [{"algorithm": "SHA256", "checksumValue": image.sha256}],
+    }  # fmt: skip
+    spdx["packages"] = [*spdx.get("packages", []), package]
+    spdx["relationships"] = [
+        *spdx.get("relationships", []),
+        *(
+            {"spdxElementId": whole, "relationshipType": "CONTAINS", "relatedSpdxElement": reference}
+            for whole in described or ["SPDXRef-DOCUMENT"]
+        ),
+    ]
 
 
 _READ = ("var/lib/dpkg/status", "var/lib/dpkg/arch-native", "var/lib/apt/extended_states")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from metalserve.templates.engine_image import EngineImage
+
 NAMESPACE: Final = uuid.UUID("6b1f6c0e-0d55-5d0b-9a52-5f1b0a2a6e11")
 """Namespace of the serial numbers: the same inputs get the same one."""
 
@@ -21,6 +23,7 @@ class Subject:
         distribution: debian, ubuntu or rocky.
         release: of the distribution.
         epoch: seconds since 1970 that the documents bear as their time.
+        image: the engine's image that it carries, or None.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Subject:
     distribution: str
     release: str
     epoch: int
+    image: EngineImage | None = None
 
     @property
     def serial(self) -> str:

@@ -167,6 +167,9 @@ class TemplateSpec(Section):
     boot: BootSpec = Field(default_factory=BootSpec, description="what firmware starts")
     first_boot: FirstBootSpec = Field(default_factory=FirstBootSpec, description="first boot")
     settings: dict[str, Any] = Field(default_factory=dict, description="host settings, as in an inventory")
+    engine_image: bool = Field(
+        False, description="carry the archive that settings.engine.image_archive names: nodes load it and fetch nothing"
+    )
 
     @field_validator("name")
     @classmethod
@@ -199,6 +202,15 @@ class TemplateSpec(Section):
                 raise problem("kernel.command_line has characters that GRUB or its scripts would read as their own")
         elif self.boot.secure_boot == "required":
             raise problem("boot.secure_boot is 'required', and nobody signs a unified kernel image of this build")
+        return self
+
+    @model_validator(mode="after")
+    def _carries(self) -> Self:
+        engine = self.settings.get("engine")
+        named = engine if isinstance(engine, dict) else {}
+        lacking = [key for key in ("image_archive", "image_archive_sha256") if not named.get(key)]
+        if self.engine_image and lacking:
+            raise problem(f"engine_image is true, and there is no settings.engine.{lacking[0]} that says which")
         return self
 
     @property

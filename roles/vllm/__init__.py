@@ -29,9 +29,7 @@ def watch(settings: HostSettings, release: Release) -> Watch:
 @role("vLLM", watch=watch)
 def vllm() -> None:
     """Plan the launch from the hardware, start one supervised container a replica, and prove a completion."""
-    stage("install", desired.install)
-    stage("configure", desired.configure)
-    stage("watch", desired.watched, live_only=True)
+    stage("install", desired.prepare)
     prove("links of tensor parallel", desired.preflight)
     stage("serve", desired.serve, live_only=True)
     prove("a completion", _check, within_s=desired.ready_within_s)

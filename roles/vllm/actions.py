@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from metalserve.desired.model import Action
@@ -27,32 +27,50 @@ from roles.vllm.replacing import GROUP_UNIT, exports, running
 from roles.vllm.unit import EngineUnit
 
 
-def begin(observed: Observation, unit: EngineUnit, text: str) -> Action:
-    """Ask the gate, then begin the start without waiting for it.
+def begin(observed: Observation, units: Sequence[EngineUnit], texts: Mapping[int, str]) -> tuple[Action, ...]:
+    """Ask the gate of each engine, then begin the starts without waiting for them; nothing when all have begun.
 
-    The gate's reason is then what the run says, not "the unit did not start"; and eight engines load side by side,
-    since the units' own start, which comes next, only waits for what was begun here. A run that comes here has proved
-    the roles before this one: a node just made from a template counts as verified.
+    The gate's reason is then what the run says, not "the unit did not start"; and the gates are asked and the engines
+    load side by side, since the units' own start, which comes next, only waits for what was begun here. One that is
+    refused keeps no other from starting. A run that comes here has proved the roles before this one: a node just made
+    from a template counts as verified.
 
     Args:
         observed: the host.
-        unit: the engine.
-        text: its unit file.
+        units: the engines.
+        texts: their unit files, by replica.
     """
-    name, gpus = unit_name(unit.replica), ",".join(map(str, unit.gpus))
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digests = {number: hashlib.sha256(text.encode()).hexdigest() for number, text in texts.items()}
+    left = [unit for unit in units if not _begun(observed, unit, digests[unit.replica])]
+    if not left:
+        return ()
+    engines = ", ".join(f"{unit.replica} on GPU {','.join(map(str, unit.gpus))}" for unit in left)
+    asked = "".join(f"(\n{exports(unit)}export MS_MEMORY=0\n{GATE}\n) >$ms_gates/{unit.replica} 2>&1 &\n"
+                    f"ms_{unit.replica}=$!\n" for unit in left)  # fmt: skip
+    return (
+        Action(
+            name=f"begin engine {engines}, if driver, fabric and weights are right",
+            done=lambda seen: all(_begun(seen, unit, digests[unit.replica]) for unit in left),
+            script=(
+                f"rm -f {UNVERIFIED}\nsystemctl daemon-reload\nms_gates=$(mktemp -d)\n"
+                f"trap 'rm -rf \"$ms_gates\"' EXIT\n{asked}"
+                + "".join(_start(observed, unit, digests[unit.replica]) for unit in left)
+                + '[ -z "${ms_refused:-}" ] || { cat $ms_refused; exit 1; }\n'
+            ),
+        ),
+    )
+
+
+def _start(observed: Observation, unit: EngineUnit, digest: str) -> str:
+    name, number = unit_name(unit.replica), unit.replica
     state = observed.units.get(name)
     starting = state is not None and state.active == "activating"
     # One that still starts (or fails again and again) as it was before would go on doing so; one that loads is left.
     verb = "restart" if starting and not _written(observed, unit, digest) else "start"
-    return Action(
-        name=f"begin engine {unit.replica} on GPU {gpus}, if driver, fabric and weights are right",
-        done=partial(_begun, unit=unit, digest=digest),
-        script=(
-            f"rm -f {UNVERIFIED}\n{exports(unit)}export MS_MEMORY=0\n{GATE}\n"
-            f"systemctl daemon-reload\nsystemctl reset-failed {name} 2>/dev/null || :\n"
-            f"systemctl {verb} --no-block {name}\n"
-        ),
+    return (
+        f'if wait "$ms_{number}"; then cat "$ms_gates/{number}"; systemctl reset-failed {name} 2>/dev/null || :\n'
+        f"systemctl {verb} --no-block {name}\n"
+        f'else ms_refused="${{ms_refused:-}} $ms_gates/{number}"; fi\n'
     )
 
 

@@ -89,6 +89,15 @@ def _exports(engine: EngineSettings, model: ModelSettings) -> str:
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
+def prepare(node: Node) -> Desired:
+    """Everything that stands before an engine starts, in one go: what each of it needs is known beforehand.
+
+    Raises:
+        MetalserveError: wrong arguments, a key that cannot be read, or a host that is not in its own group.
+    """
+    return install(node) + configure(node) + (watched(node) if node.observed.live else Desired())
+
+
 def install(node: Node) -> Desired:
     """The image, and the scripts that guard the engines; Podman where it is to run them.
 
@@ -173,7 +182,7 @@ def serve(node: Node) -> Desired:
                 node.release.name,
                 phase="early",
             ),
-            *(begin(node.observed, unit, texts[unit.replica]) for unit in fresh),
+            *begin(node.observed, fresh, texts),
             *replacement.actions(group=in_step),
             *removals(node, keep=plan.replicas, runtime=engine.runtime, phase="early" if in_step else "late"),
             *(() if in_step else revive(node, units)),

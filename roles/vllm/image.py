@@ -127,23 +127,31 @@ def _pull(image: str, release: Release, runtime: str) -> str:
 
 
 def _load(image: str, engine: EngineSettings) -> str:
-    url = engine.image_archive or ""
-    file = shlex.quote(f"{ARCHIVES}/{url.rpartition('/')[2] or 'image.tar'}")
-    sha256 = engine.image_archive_sha256 or ""
-    check = (
-        f"found=$(sha256sum <{file}); found=${{found%% *}}\n"
-        f'[ "$found" = {sha256} ] || {{ rm -f {file}; ms_fail "the image archive has SHA-256 $found, expected {sha256}'
-        ' -> correct engine.image_archive_sha256 or the file behind engine.image_archive"; }\n'
+    url, sha256 = engine.image_archive or "", engine.image_archive_sha256 or ""
+    # By its hash where that is known: a template carries it by that name, and what another archive's fetch has left
+    # is never gone on with.
+    file = shlex.quote(f"{ARCHIVES}/{f'{sha256}.tar' if sha256 else url.rpartition('/')[2] or 'image.tar'}")
+    get = (
+        f"fetch || {{ rm -f {file}; fetch; }} || "
+        f"ms_fail 'could not fetch the image archive {url} -> check engine.image_archive and the disk'\n"
     )
+    if sha256:
+        get = (
+            f'found=\nright() {{ found=$(sha256sum <{file}) && found=${{found%% *}} && [ "$found" = {sha256} ]; }}\n'
+            f"if [ -s {file} ] && right; then echo 'the image archive is on this host already'\n"
+            f"else\nhad=$(ls {file} 2>/dev/null || :)\n{get}"
+            # What was there before may be the front of something else.
+            f'right || {{ [ -n "$had" ] && rm -f {file} && fetch && right; }} || {{ rm -f {file}; '
+            f'ms_fail "the image archive has SHA-256 $found, expected {sha256}'
+            ' -> correct engine.image_archive_sha256 or the file behind engine.image_archive"; }\nfi\n'
+        )
     quoted = shlex.quote(image)
     return (
         f"mkdir -p {ARCHIVES} {IMAGE_MARKER.rpartition('/')[0]}\n"
         # 33 and 36: the server cannot go on in the middle; then once more from the start.
         f"fetch() {{ curl -fsSL --connect-timeout 15 --speed-limit 1024 --speed-time 60 --retry 3 -C - "
         f"-o {file} {shlex.quote(url)}; }}\n"
-        f"fetch || {{ rm -f {file}; fetch; }} || "
-        f"ms_fail 'could not fetch the image archive {url} -> check engine.image_archive and the disk'\n"
-        f"{check if sha256 else ''}"
+        f"{get}"
         f"{engine.runtime} load --quiet --input {file} || "
         f"ms_fail '{engine.runtime} could not load the archive -> is the disk full?'\n"
         f"{engine.runtime} image inspect {quoted} >/dev/null 2>&1 || "

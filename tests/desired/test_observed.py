@@ -261,6 +261,22 @@ class TestOnThisMachine:
         done = run_script(observation_script(Watch(), COMMANDS), shell, tmp_path / "run")
         assert set(parse_observation(done.out).sections) == set(COMMANDS)
 
+    def test_the_tools_of_the_hardware_run_beside_the_rest(self, shell: str, tmp_path: Path) -> None:
+        # Each waits for the other: one after the other none of them would ever find what it waits for.
+        meet = f"touch {tmp_path}/{{0}}; timeout 20 sh -c 'until [ -e {tmp_path}/{{1}} ]; do sleep 0.05; done'; echo $?"
+        watch = Watch(commands={"role": meet.format("role", "first")})
+        tools = {"first": meet.format("first", "second"), "second": meet.format("second", "role")}
+        done = run_script(observation_script(watch, tools), shell, tmp_path / "run")
+        found = parse_observation(done.out).sections
+        assert {name: section.text.strip() for name, section in found.items()} == dict.fromkeys(
+            ("role", "first", "second"), "0"
+        )
+
+    def test_much_that_a_tool_prints_holds_nothing_up(self, shell: str, tmp_path: Path) -> None:
+        tools = {name: f"seq 100000; echo {name}" for name in ("first", "second", "third")}
+        found = parse_observation(run_script(observation_script(Watch(), tools), shell, tmp_path / "run").out).sections
+        assert {name: len(section.text.split()) for name, section in found.items()} == dict.fromkeys(tools, 100001)
+
     def test_units_need_systemd_and_say_so_where_there_is_none(self, shell: str, tmp_path: Path) -> None:
         units = self.observe(shell, tmp_path, Watch(units=("no-such-thing.service",))).units
         if Path("/run/systemd/system").is_dir():

@@ -22,6 +22,7 @@ from metalserve.lab.sim.state import Lab as SimulatedHost
 from metalserve.lab.sim_setup import prepare_host
 from metalserve.templates.building_roles import converge
 from metalserve.templates.clean import clean
+from metalserve.templates.engine_image import engine_image, fetch_archive, place_archive
 from metalserve.templates.spec import IMAGE_ROLES, TemplateSpec, load_spec
 from metalserve.trees.mirrors import Mirrors
 from tests.templates.trees import real_tree
@@ -42,11 +43,17 @@ def settings(lab: Lab, host: RunningHost) -> dict[str, Any]:
     return {"repositories": {"nvidia": nvidia}, "expect": expect, "simulated": True}
 
 
-def packed_template(lab: Lab, name: str, place: Path) -> Path:
-    """Build the root of a template for host `name` below `place` (empty); returns it packed, as tar.zst."""
+def packed_template(lab: Lab, name: str, place: Path, *, carries: bool = False) -> Path:
+    """Build the root of a template for host `name` below `place` (empty); returns it packed, as tar.zst.
+
+    With `carries` it has the archive of the engine's image that the lab's inventory names.
+    """
     host = lab.fleet.host(name)
     value = load_spec("debian-13-base").model_dump(mode="json")
-    changed = {"roles": list(IMAGE_ROLES), "release": lab.fleet.release, "settings": settings(lab, host)}
+    given = settings(lab, host)
+    if carries:
+        given["engine"] = {"image_archive": lab.fleet.image, "image_archive_sha256": lab.fleet.image_sha256}
+    changed = {"roles": list(IMAGE_ROLES), "release": lab.fleet.release, "settings": given, "engine_image": carries}
     spec = TemplateSpec.model_validate({**value, **changed})
     with real_tree(place, host.suite, lab.layout) as root:
         guest.point_apt(root, lab.layout, host.suite)
@@ -60,6 +67,8 @@ def packed_template(lab: Lab, name: str, place: Path) -> Path:
         assert {line.split(" / ")[0] for line in changes} >= {"base", "nvidia_driver", "container_runtime"}, changes
         take_tools(root)
         clean(root, spec.os, Mirrors("http://nowhere.invalid/debian"))
+        if (image := engine_image(spec)) is not None:
+            place_archive(image, fetch_archive(image, place / "images"), root, EPOCH)
         packed = place / "root.tar.zst"
         squeeze = ["tar", "-I", "zstd -1 -T2", "-cf", str(packed), "--numeric-owner", "--xattrs"]
         subprocess.run([*squeeze, "-C", str(root), "."], check=True)
