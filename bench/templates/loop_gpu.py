@@ -18,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +130,10 @@ def _packages_of(layout: Layout, build: Build) -> Path:
     return tree
 
 
-def equip(shell: Shell, made: Supplies, node: str) -> dict[str, float]:
+def equip(shell: Shell, made: Supplies, node: str, revive: Callable[[], None]) -> dict[str, float]:
     """Give a machine that answers by SSH its simulated GPUs and the lab as its mirror, and reboot it.
+
+    `revive` is called while it boots, and may help it.
 
     Returns:
         Seconds of both.
@@ -153,7 +155,7 @@ def equip(shell: Shell, made: Supplies, node: str) -> dict[str, float]:
     if done.returncode != 0:
         raise MetalserveError(f"not equipped: {done.stderr.decode(errors='replace')[-500:]}", where=node)
     equipped = time.monotonic()
-    reboot(shell, node)
+    reboot(shell, node, revive)
     listed = shell.run("lspci -Dnn -d 10de:; systemctl is-active metalserve-lab-sim.service").stdout
     if listed.count("[10de:") != EXPECT["count"] or not listed.endswith("\nactive\n"):
         raise MetalserveError(f"came back without its GPUs: {listed!r}", where=node)
@@ -171,12 +173,13 @@ def _packed(root: Path) -> bytes:
     return packed.getvalue()
 
 
-def reboot(shell: Shell, node: str) -> None:
+def reboot(shell: Shell, node: str, revive: Callable[[], None]) -> None:
     """Reboot it, and wait until it answers under another boot id and has started everything."""
     before = shell.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
     shell.run("systemctl reboot")
     deadline = time.monotonic() + REBOOT_S
     while True:
+        revive()
         try:
             now = shell.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
         except MetalserveError:

@@ -81,7 +81,7 @@ def test_the_installer_leaves_what_the_initial_ram_disk_copies(tmp_path: Path, o
     for tool in ("lspci", "modinfo"):
         assert f"/opt/metalserve-lab/bin/{tool}" in (tmp_path / "usr/bin" / tool).read_text()
     unit = (tmp_path / "etc/systemd/system/metalserve-lab-sim.service").read_text()
-    commands = tmp_path / "etc/modprobe.d/metalserve-lab.conf"
+    commands = tmp_path / "etc/modprobe.d/nvidia.conf"
     if only:
         assert "install nvidia_uvm /opt/metalserve-lab/bin/modprobe nvidia_uvm\n" in commands.read_text()
         assert "After=systemd-remount-fs.service systemd-udev-trigger.service" in unit

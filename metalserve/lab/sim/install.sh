@@ -49,12 +49,19 @@ if [ -z "$only" ]; then
   divert kmod modprobe /usr/sbin/modprobe
 else
   # The initial RAM disk has udevadm and modprobe in it: they stay. The real modprobe (and systemd's, which is none)
-  # runs a command for a module instead of loading it.
+  # runs a command for a module instead of loading it, but not for one with a softdep: the file hides the driver
+  # package's own of this name, whose softdep it takes over.
   mkdir -p "$root/etc/modprobe.d"
-  for module in nvidia nvidia_uvm nvidia_modeset nvidia_drm nvidia_peermem; do
-    echo "install $module /opt/metalserve-lab/bin/modprobe $module"
-    echo "remove $module /opt/metalserve-lab/bin/modprobe -r $module"
-  done >"$root/etc/modprobe.d/metalserve-lab.conf"
+  {
+    echo "# metalserve lab: simulated modules; in the place of the driver package's file of this name"
+    echo "install nvidia /opt/metalserve-lab/bin/modprobe -a nvidia nvidia_uvm nvidia_drm"
+    for module in nvidia_uvm nvidia_modeset nvidia_drm nvidia_peermem; do
+      echo "install $module /opt/metalserve-lab/bin/modprobe $module"
+    done
+    for module in nvidia nvidia_uvm nvidia_modeset nvidia_drm nvidia_peermem; do
+      echo "remove $module /opt/metalserve-lab/bin/modprobe -r $module"
+    done
+  } >"$root/etc/modprobe.d/nvidia.conf"
   # the root is read-only until then, and udev's first pass needs the machine's own PCI devices
   after="systemd-remount-fs.service systemd-udev-trigger.service"
   before="systemd-modules-load.service sysinit.target shutdown.target"
