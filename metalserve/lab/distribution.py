@@ -31,8 +31,10 @@ GROUPS: tuple[tuple[str, ...], ...] = (
 
 EXTRA: dict[str, tuple[tuple[str, ...], ...]] = {
     "monitoring": (("prometheus-node-exporter", "prometheus", "prometheus-alertmanager"),),
+    "headers": (("linux-headers-amd64",),),
 }
 """Sets that only a fleet carries which asks for them (`also` in its file): a start would fetch half as much again.
+`headers` is for machines with a kernel of their own (bench/templates/loop_gpu.py).
 Measured for monitoring: 16 s and 37 MB for bookworm, 38 s for both suites, on a busy machine of two cores."""
 
 ONLY: dict[str, tuple[tuple[str, ...], ...]] = {"trixie": (("docker-cli",),)}

@@ -37,7 +37,7 @@ def lab_hosts() -> list[tuple[str, dict[str, Any]]]:
             "ssh_strict_host_key_checking": "yes",
             "ssh_look_for_keys": False,
             "ssh_allow_agent": False,
-            **_settings(fleet),
+            **host_settings(fleet),
             "expect": dict(host.expect),
             **bmcs.settings(layout, host),
         }
@@ -47,7 +47,8 @@ def lab_hosts() -> list[tuple[str, dict[str, Any]]]:
     return pairs
 
 
-def _settings(fleet: RunningFleet) -> dict[str, Any]:
+def host_settings(fleet: RunningFleet) -> dict[str, Any]:
+    """Return what an inventory says of any host that the lab serves: release, repositories, engine, model."""
     settings: dict[str, Any] = {
         "release": fleet.release,
         "repositories": {

@@ -28,18 +28,22 @@ exec python3 -I -S /opt/metalserve-lab/lib/run.py {tool} "$@"
 """
 
 
-def prepare_host(profile: str, directory: Path, *, host: str | None = None) -> None:
+def prepare_host(profile: str, directory: Path, *, host: str | None = None, only_gpus: int | None = None) -> None:
     """Fill a host's simulation directory (seen in the guest as /opt/metalserve-lab).
 
     Args:
         profile: name of a machine profile.
         directory: the simulation directory; faults and state in it are kept.
         host: name that UUIDs and serial numbers are derived from; by default the directory's parent's name.
+        only_gpus: the host is a machine with so many processors of its own, one NUMA node, and drives and network
+            adapters that are not simulated; by default it is a container, and all hardware is.
 
     Raises:
         MetalserveError: no such profile, or a broken one.
     """
     described = identified(load_profile(profile), host or directory.resolve().parent.name)
+    if only_gpus is not None:
+        described = _only_gpus(described, only_gpus)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "state").mkdir(exist_ok=True)
     _write(directory / "profile.json", json.dumps(described, indent=1))
@@ -64,6 +68,16 @@ def identified(profile: Profile, host: str) -> Profile:
         slot["serial"] = "16" + _digits(f"{host} gpu {number}", 11)
     for number, drive in enumerate(described["nvme"]):
         drive["serial"] = "S" + hashlib.sha256(f"{host} nvme {number}".encode()).hexdigest()[:13].upper()
+    return described
+
+
+def _only_gpus(profile: Profile, processors: int) -> Profile:
+    """Return the profile without what the machine has itself; its GPUs are near all of its processors."""
+    described = copy.deepcopy(profile)
+    described["only_gpus"] = True
+    described["nics"], described["nvme"] = [], []
+    for slot in described["gpus"]:
+        slot["numa"], slot["cpus"] = 0, f"0-{processors - 1}"
     return described
 
 

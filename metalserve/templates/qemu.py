@@ -33,10 +33,10 @@ KERNEL_ARGUMENTS: Final = (
     f"no_timer_check systemd.default_timeout_start_sec={_SLOW_S} systemd.default_device_timeout_sec={_SLOW_S}"
 )
 """What a system needs in emulation on a busy host, where the kernel finds too few ticks of its timer and panics
-(`_NO_TICKS`), and units do not start within systemd's 90 seconds, plenty on metal. A UKI takes it from the firmware
+(`NO_TICKS`), and units do not start within systemd's 90 seconds, plenty on metal. A UKI takes it from the firmware
 (systemd-stub), since nothing of the image may be changed; GRUB takes nothing (`revive`)."""
 
-_NO_TICKS: Final = "end Kernel panic - not syncing: IO-APIC + timer doesn't work!"
+NO_TICKS: Final = "end Kernel panic - not syncing: IO-APIC + timer doesn't work!"
 
 _FIRMWARE: Final = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 _VARIABLES: Final = "usr/share/OVMF/OVMF_VARS_4M.fd"
@@ -181,7 +181,7 @@ class Machine:
 
     def revive(self) -> None:
         """Reset it if its kernel has found too few ticks of its timer: the busy host's fault, not the image's."""
-        if self.console().count(_NO_TICKS) > self.resets:
+        if self.console().count(NO_TICKS) > self.resets:
             self.resets += 1
             self.qmp("system_reset")
 

@@ -23,7 +23,7 @@ MARK = "STAND-IN for the metalserve lab:"
 _MARKERS = "/usr/share/metalserve-lab/stand-ins"
 
 
-def build_repository(www: Path, key: SigningKey) -> None:
+def build_repository(www: Path, key: SigningKey, *, kernels: bool = True) -> None:
     """Write the stand-ins of NVIDIA's repository for all distributions of the lab, indexed and signed.
 
     Nothing is done when the packages, the key and the kernel release are those of the last time.
@@ -31,13 +31,14 @@ def build_repository(www: Path, key: SigningKey) -> None:
     Args:
         www: what the lab serves; `www/nvidia/DISTRIBUTION/ARCHITECTURE/` is written.
         key: signs the indexes.
+        kernels: with stand-ins for kernels and their headers, which containers need; a machine has Debian's own.
 
     Raises:
         MetalserveError: dpkg-deb, apt-ftparchive or gpg is missing or fails.
     """
     kernel = os.uname().release
     architecture = deb_architecture()
-    packages = all_packages(kernel, architecture)
+    packages = all_packages(kernel if kernels else None, architecture)
     stamp = hashlib.sha256(f"{packages!r} {architecture} {key.fingerprint}".encode()).hexdigest()
     targets = [www / "nvidia" / name / repository_architecture(architecture) for name in DISTRIBUTIONS]
     if all((target / "Release").exists() and _stamp(target) == stamp for target in targets):

@@ -13,11 +13,12 @@ from metalserve.lab.packages.model import Package
 from metalserve.lab.packages.others import TOOLKITS, other_packages, toolkit_packages
 
 
-def all_packages(kernel_release: str, architecture: str = "amd64") -> list[Package]:
-    """Every package of the lab's repository, for a machine that runs this kernel."""
+def all_packages(kernel_release: str | None, architecture: str = "amd64") -> list[Package]:
+    """Every package of the lab's repository, for a machine that runs this kernel; None: without any for kernels."""
     found = [package for version in DRIVERS for package in driver_packages(version)]
     found += pinning_packages()
     found += [package for version in TOOLKITS for package in toolkit_packages(version)]
     found += other_packages()
-    found += kernel_packages(kernel_release, architecture)
+    if kernel_release is not None:
+        found += kernel_packages(kernel_release, architecture)
     return found

@@ -182,6 +182,7 @@ class Profile(TypedDict):
     nvme: list[Drive]
     simulated: NotRequired[Literal[True]]
     host: NotRequired[str]
+    only_gpus: NotRequired[bool]
 
 
 def profile_names() -> list[str]:

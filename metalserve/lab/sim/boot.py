@@ -29,10 +29,11 @@ def main(lab: Lab, args: list[str], out: Out, err: Out) -> int:
     lab.write("state/boot/started.json", {"at": time.time()})
     lab.cure(REBOOT_CURES)
     profile = lab.profile
-    if lab.system == "/":
+    if lab.system == "/" and not lab.only_gpus:
         grub.prepare(lab)
+    if not lab.only_gpus:
+        lab.log(f"Linux version {grub.kernel(lab)} (simulated; the machine's is {os.uname().release})")
     lab.log(
-        f"Linux version {grub.kernel(lab)} (simulated; the machine's is {os.uname().release})",
         f"metalserve lab: simulated hardware, profile {profile['name']}: {profile['description']}",
     )
     for number, drive in enumerate(profile["nvme"]):
@@ -52,7 +53,10 @@ def _bind(lab: Lab) -> None:
     """Lay the stand-ins over procfs. A kernel without modules has no /proc/modules, and nothing can be laid there."""
     if not os.path.ismount("/proc/driver"):
         subprocess.run(["mount", "--bind", lab.boot("proc", "driver"), "/proc/driver"], check=False)
-    _bind_sysfs(lab)
+    if lab.only_gpus:
+        _bind_beside(lab)
+    else:
+        _bind_sysfs(lab)
     if os.path.exists("/proc/modules") and not os.path.ismount("/proc/modules"):
         with open("/proc/modules", encoding="utf-8") as stream:
             real = [line.rstrip("\n") for line in stream if not kmod.simulated(line.split(" ", 1)[0])]
@@ -71,6 +75,29 @@ def _bind_sysfs(lab: Lab) -> None:
         os.makedirs(source, exist_ok=True)
         if os.path.isdir(place) and not os.path.ismount(place):
             subprocess.run(["mount", "--bind", source, place], check=False)
+
+
+def _bind_beside(lab: Lab) -> None:
+    """Lay the stand-ins over the PCI devices so that the machine's own stay visible, and keep its own list of modules.
+
+    `state/boot/pci-real.json` has the links of its own devices; its drivers are bound into the stand-in.
+    """
+    place, source = "/sys/bus/pci", lab.boot("sys", "bus", "pci")
+    if os.path.ismount(place):
+        return
+    devices = os.path.join(place, "devices")
+    real = {name: os.readlink(os.path.join(devices, name)) for name in sorted(os.listdir(devices))}
+    lab.write("state/boot/pci-real.json", real)
+    drivers = os.path.join(source, "drivers")
+    for directory in (drivers, proc.OWN):
+        os.makedirs(directory, exist_ok=True)
+    commands = [
+        ["mount", "--bind", os.path.join(place, "drivers"), drivers],
+        ["mount", "--rbind", source, place],
+        ["mount", "-t", "proc", "proc", proc.OWN],
+    ]
+    for command in commands:
+        subprocess.run(command, check=False)
 
 
 def _controllers(lab: Lab) -> None:
@@ -113,6 +140,8 @@ def watch(lab: Lab, args: list[str], out: Out, err: Out) -> int:
                 disks.sync(lab)
             except OSError as error:
                 err(f"metalserve lab watcher: {error}")
+        if lab.only_gpus:
+            proc.refresh_modules(lab)
         time.sleep(INTERVAL_S)
 
 

@@ -85,9 +85,11 @@ def _modinfo(lab: Lab, args: list[str]) -> int:
 
 
 def _lsmod(lab: Lab, args: list[str]) -> int:
-    from . import kmod
+    from . import kmod, proc
 
-    rest = [] if os.path.ismount("/proc/modules") else lab.read("state/boot/modules-real.json", [])
+    # in a container the machine's modules are not the host's
+    hidden = os.path.ismount("/proc/modules") and not lab.only_gpus
+    rest = [] if hidden else proc.real_modules(lab)
     lines = []
     for line in rest:
         name, size, count, users = line.split()[:4]

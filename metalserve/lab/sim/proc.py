@@ -10,24 +10,37 @@ from . import sysfs
 from .state import Lab
 from .view import gpus
 
+OWN = "/run/metalserve-lab/proc"
+"""A procfs beside the stand-ins, where the machine's own list of modules is read (hosts with `only_gpus`)."""
+
 
 def refresh(lab: Lab) -> None:
     """Bring /proc/driver, the PCI part of sysfs and /dev/nvidia* in line with the loaded modules and the faults."""
     _driver(lab)
-    _modules(lab)
+    refresh_modules(lab)
     sysfs.refresh(lab)
     if lab.system == "/" and os.geteuid() == 0:
         _nodes(lab)
 
 
-def _modules(lab: Lab) -> None:
+def real_modules(lab: Lab) -> list[str]:
+    """Lines of the machine's own /proc/modules: of now where they can be read, else of when the host booted."""
+    try:
+        with open(f"{OWN}/modules", encoding="utf-8") as stream:
+            return stream.read().splitlines()
+    except OSError:
+        noted: list[str] = lab.read("state/boot/modules-real.json", [])
+        return noted
+
+
+def refresh_modules(lab: Lab) -> None:
     """Bring the stand-in of /proc/modules up to date, in place: a bind mount follows the file, not its name."""
     path = lab.boot("proc", "modules")
     if not os.path.exists(path):
         return
     from .kmod import listing  # here, not above: kmod stands on this module
 
-    text = "".join(f"{line}\n" for line in [*listing(lab), *lab.read("state/boot/modules-real.json", [])])
+    text = "".join(f"{line}\n" for line in [*listing(lab), *real_modules(lab)])
     with open(path, "r+", encoding="utf-8") as stream:
         if stream.read() != text:  # who reads it while it is written would find it empty
             stream.seek(0)

@@ -57,6 +57,11 @@ class Lab:
             self._profile = self.read("profile.json", {})
         return self._profile
 
+    @property
+    def only_gpus(self) -> bool:
+        """The host is a machine with a kernel, drives and a udev of its own; GPUs and their driver are simulated."""
+        return bool(self.profile.get("only_gpus"))
+
     def path(self, *parts: str) -> str:
         """A path below the state directory's root."""
         return os.path.join(self.root, *parts)

@@ -182,7 +182,7 @@ def nodes(lab: Lab) -> dict[str, dict[str, str]]:
 
 def refresh(lab: Lab) -> None:
     """Bring the stand-ins in line with profile, modules and faults; the directories that are bound stay the same."""
-    wanted = {"pci": tree(lab), "node": nodes(lab)}
+    wanted = {"pci": tree(lab), "node": nodes(lab), "real": lab.read("state/boot/pci-real.json", {})}
     if lab.read("state/boot/sysfs.json", None) == wanted:
         return
     top = lab.boot("sys")
@@ -191,6 +191,8 @@ def refresh(lab: Lab) -> None:
     for path, files in wanted["pci"].items():
         _write(os.path.join(top, "bus", "pci", "tree", path), files)
         os.symlink(f"../tree/{path}", os.path.join(top, "bus", "pci", "devices", path.rsplit("/", 1)[1]))
+    for name, target in wanted["real"].items():
+        os.symlink(target, os.path.join(top, "bus", "pci", "devices", name))
     _clear(os.path.join(top, "node"))
     for name, files in wanted["node"].items():
         _write(os.path.join(top, "node", name), files)
