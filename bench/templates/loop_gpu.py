@@ -1,8 +1,5 @@
-"""A machine in QEMU that has GPUs by simulation, and the whole of deploys/gpu_node.py on it.
-
-    sudo python -m bench.templates.loop_gpu HOME PUBLIC_KEY OUT.json
-
-`loop.py` uses this behind its installer. Run by itself it boots the newest build of debian-13-base without one.
+"""A machine in QEMU that has GPUs by simulation, and the whole of deploys/gpu_node.py on it: what `loop.py` does once it
+is installed.
 
 Simulated are the GPUs (their PCI functions, driver state, nvidia-smi; `metalserve/lab/sim` in its form for machines,
 which leaves drives, kernel modules and udev alone), NVIDIA's packages, the engine's image and the model: all are the
