@@ -1,5 +1,4 @@
-"""A machine in QEMU that has GPUs by simulation, and the whole of deploys/gpu_node.py on it: what `loop.py` does once it
-is installed.
+"""A machine in QEMU that has simulated GPUs, and the whole of deploys/gpu_node.py on it: how `loop.py` ends.
 
 Simulated are the GPUs (their PCI functions, driver state, nvidia-smi; `metalserve/lab/sim` in its form for machines,
 which leaves drives, kernel modules and udev alone), NVIDIA's packages, the engine's image and the model: all are the
