@@ -53,7 +53,7 @@ def guessed(
         table: components, outcomes and pairs; the one of the catalogue when it is left out.
         known: lines whose meaning is known; those of the catalogue when it is left out.
     """
-    table, known = table or load_guesses(), known or known_lines()
+    table = table or load_guesses()
     hits: dict[str, list[tuple[Guess, str, str]]] = {}
     seen: set[str] = set()
     for log, text, origin in _texts(evidence):
@@ -69,7 +69,7 @@ def guessed(
 
 def guessable(text: str, catalogue: CauseCatalogue) -> bool:
     """Tell whether some line of a text, of which nothing else is known, has words for a guess."""
-    return next(_hits(text, "kernel", catalogue, load_guesses(), known_lines(), set()), None) is not None
+    return next(_hits(text, "kernel", catalogue, load_guesses(), None, set()), None) is not None
 
 
 def held_down(name: str, catalogue: CauseCatalogue) -> Cause:
@@ -104,20 +104,20 @@ class Guess:
     pair: int | None = None
 
 
-def guess_of(line: str, table: Guesses, known: Resembling, *, picked: bool = False) -> Guess | None:
+def guess_of(line: str, table: Guesses, known: Resembling | None, *, picked: bool = False) -> Guess | None:
     """Return what a line is taken for; None when healthy hosts print such lines, or it tells of no trouble.
 
     Args:
         line: of a log.
         table: components, outcomes and pairs.
-        known: lines whose meaning is known.
+        known: lines whose meaning is known; None: those of the catalogue, read at the first line of trouble.
         picked: somebody picked the line: it need not have a word of trouble.
     """
     lower = line[:_LOOKED_AT].lower()
     ended = [each for each in table.outcomes if each.fits(lower)]
     if not (ended or picked) or table.excused.search(line[:_LOOKED_AT]):
         return None
-    like, rank = known.ask(line), _pair(lower, ended, table)
+    like, rank = (known or known_lines()).ask(line), _pair(lower, ended, table)
     if like is not None and like.score >= _NEAR:
         if like.cause == NOTHING:
             return None
@@ -157,7 +157,7 @@ def _texts(evidence: Evidence) -> Iterator[tuple[Log, str, str]]:
 
 
 def _hits(
-    text: str, log: Log, catalogue: CauseCatalogue, table: Guesses, known: Resembling, seen: set[str]
+    text: str, log: Log, catalogue: CauseCatalogue, table: Guesses, known: Resembling | None, seen: set[str]
 ) -> Iterator[tuple[Guess, str]]:
     """Find the lines that tell of something and were not said to be over again, each form once."""
     found: list[tuple[Guess, str, str]] = []
